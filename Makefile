@@ -1,0 +1,40 @@
+# Every target sets up what it needs: a virtual environment in .venv, made once for each state of pyproject.toml.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY)  ## make .venv with everything in it
+
+$(READY): pyproject.toml
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check "uv>=0.5"
+	$(VENV)/bin/uv pip install --quiet --python $(RUN) --editable ".[dev]"
+	touch $@
+
+demo: $(READY)  ## train, evaluate and draw on the embedded data set: about 5 minutes on 2 cores
+	$(RUN) -m aggmask.train experiment=demo
+
+test: $(READY)  ## all but the slow tests, two at a time
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: $(READY)  ## the slow tests too
+	$(RUN) -m pytest -n 2 --dist loadfile
+
+lint: $(READY)  ## what the code must look like
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: $(READY)  ## make it look so
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean:  ## remove .venv and caches; runs and data sets stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""From the head's outputs to objects (method.md section 7)."""

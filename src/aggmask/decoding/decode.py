@@ -1,0 +1,127 @@
+"""Head outputs of a batch -> detections in the network frame (method.md section 7, steps 1 to 6).
+
+Memory is bounded: candidates are aggregated a chunk at a time, and of those seen only the best `nms_pre` masks are
+kept. A cell that is a candidate for several classes is aggregated once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aggmask.decoding.matrix_nms import matrix_nms
+from aggmask.geometry.frame import Frame
+from aggmask.structures import Category, Cells, Detections, Instances, LevelOutput, UserError
+
+_STRIDE = 4  # of the masks that Matrix NMS compares
+
+
+class Decoder:
+    """Args as published; `max_detections` is 100, and 300 for the published larger models.
+
+    Args:
+        score_threshold: a (cell, class) scores more than this to be a candidate.
+        mask_threshold: pixels above belong to the object.
+        nms_pre: candidates that enter Matrix NMS, best first.
+        kernel, sigma: of Matrix NMS.
+        keep_threshold: least score after it.
+        max_detections: per image.
+        chunk: cells aggregated at once.
+    """
+
+    def __init__(
+        self,
+        score_threshold: float = 0.1,
+        mask_threshold: float = 0.5,
+        nms_pre: int = 500,
+        kernel: Literal["gaussian", "linear"] = "gaussian",
+        sigma: float = 2.0,
+        keep_threshold: float = 0.05,
+        max_detections: int = 100,
+        chunk: int = 64,
+    ) -> None:
+        if kernel not in ("gaussian", "linear"):
+            raise UserError(f"decoder.kernel={kernel}: must be gaussian or linear")
+        self.score_threshold, self.mask_threshold = score_threshold, mask_threshold
+        self.nms_pre, self.kernel, self.sigma = nms_pre, kernel, sigma
+        self.keep_threshold, self.max_detections, self.chunk = keep_threshold, max_detections, chunk
+
+    @torch.no_grad()
+    def __call__(self, outputs: Sequence[LevelOutput], canvas: tuple[int, int]) -> list[Detections]:
+        """Detections of each image, best first, at most `max_detections`.
+
+        Args:
+            outputs: one a level, for B images.
+            canvas: (H, W) of the padded batch.
+        """
+        peaks = [category_peaks(o.logits) for o in outputs]
+        return [self.decode_image(i, outputs, peaks, canvas) for i in range(len(peaks[0]))]
+
+    def decode_image(
+        self, image: int, outputs: Sequence[LevelOutput], peaks: Sequence[Tensor], canvas: tuple[int, int]
+    ) -> Detections:
+        """Detections of one image of the batch; `peaks` holds each level's (B, classes, S, S) scores."""
+        found = Detections(
+            scores=peaks[0].new_zeros(0),
+            labels=torch.zeros(0, dtype=torch.long, device=peaks[0].device),
+            masks=peaks[0].new_zeros((0, canvas[0] // _STRIDE, canvas[1] // _STRIDE)),
+            levels=torch.zeros(0, dtype=torch.long, device=peaks[0].device),
+            cells=torch.zeros(0, dtype=torch.long, device=peaks[0].device),
+        )
+        for number, (output, scores) in enumerate(zip(outputs, peaks, strict=True)):
+            scores = scores[image].flatten(1).T  # (S*S, classes)
+            asked = (scores > self.score_threshold).any(1).nonzero()[:, 0]
+            for cells in asked.split(self.chunk) if len(asked) else ():
+                seen = self._candidates(output, number, image, cells, scores[cells], found.masks.shape[-2:])
+                found = Detections(
+                    *(torch.cat(pair) for pair in zip(vars(found).values(), vars(seen).values(), strict=True))
+                )
+                found = found[found.scores.argsort(descending=True, stable=True)[: self.nms_pre]]
+        found.scores = matrix_nms(
+            found.masks > self.mask_threshold, found.labels, found.scores, self.kernel, self.sigma
+        )
+        found = found[found.scores >= self.keep_threshold]
+        return found[found.scores.argsort(descending=True, stable=True)[: self.max_detections]]
+
+    def _candidates(
+        self, output: LevelOutput, number: int, image: int, cells: Tensor, scores: Tensor, size: tuple[int, int]
+    ) -> Detections:
+        """Masks and scores of some cells of one level: (k,) cells, (k, classes) scores."""
+        logits = output.field.at(Cells(torch.full_like(cells, image), cells))
+        masks = logits.float().sigmoid()
+        if masks.shape[-2:] != size:
+            masks = F.interpolate(masks[None], size=size, mode="bilinear")[0]
+        inside = masks > self.mask_threshold
+        area = inside.sum((1, 2))
+        maskness = (masks * inside).sum((1, 2)) / area.clamp(min=1)
+        scores = scores * (area > output.level.stride)[:, None]
+        place, labels = (scores > self.score_threshold).nonzero(as_tuple=True)
+        return Detections(
+            scores=scores[place, labels] * maskness[place],
+            labels=labels,
+            masks=masks[place],
+            levels=torch.full_like(place, number),
+            cells=cells[place],
+        )
+
+
+def category_peaks(logits: Tensor) -> Tensor:
+    """(B, classes, S, S) logits -> scores, kept only where no upper, left or upper-left neighbor is higher."""
+    scores = logits.float().sigmoid()
+    highest = F.max_pool2d(scores, 2, stride=1, padding=1)[..., :-1, :-1]
+    return scores * (scores == highest)
+
+
+def as_instances(
+    found: Detections, frame: Frame, categories: Sequence[Category] = (), mask_threshold: float = 0.5
+) -> Instances:
+    """Detections of one image -> the same objects in its original frame, on the CPU."""
+    instances = Instances.empty(frame.original, categories)
+    masks = [m.cpu() for m in frame.masks_to_original(found.masks, threshold=mask_threshold)]
+    instances.masks = torch.cat([instances.masks, *masks])
+    instances.scores, instances.labels = found.scores.cpu(), found.labels.cpu()
+    return instances

@@ -1,0 +1,1 @@
+"""Where things are: cells on grids, pixels in frames."""

@@ -1,0 +1,164 @@
+"""AggMask's aggregation: a small network per asked cell, with weights predicted for that cell (method.md section 4).
+
+Differences from the published code, none of which changes a number: weights are predicted at asked cells only
+(section 9.5); the shared context is convolved once for all cells instead of being copied to each (section 9.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aggmask.model.aggregation.context import ContextBranch
+from aggmask.model.aggregation.neighbors import neighbors, settle_window
+from aggmask.model.tower import PRIOR_BIAS
+from aggmask.structures import Cells, GridLevel, UserError
+
+
+class CellWeights(nn.Module):
+    """tanh of a 3x3 convolution on the category branch's last feature, computed at asked cells only."""
+
+    def __init__(self, in_channels: int, numbers: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, numbers, 3, padding=1)
+
+    def forward(self, features: Tensor, cells: Cells) -> Tensor:
+        """(B, C, S, S), K cells -> (K, numbers)."""
+        grid = features.shape[-1]
+        padded = F.pad(features, (1, 1, 1, 1)).permute(0, 2, 3, 1)
+        around = torch.arange(3, device=features.device)
+        row = (cells.index // grid)[:, None, None] + around[:, None]
+        column = (cells.index % grid)[:, None, None] + around
+        patches = padded[cells.image[:, None, None], row, column].permute(0, 3, 1, 2)  # (K, C, 3, 3)
+        return torch.tanh(F.linear(patches.flatten(1), self.conv.weight.flatten(1), self.conv.bias))
+
+
+class DynamicAggregation(nn.Module):
+    """Aggregates the representations around a cell with weights of that cell.
+
+    Args:
+        levels: the head's levels.
+        pyramid_channels: channels of P2..P6.
+        cell_channels: channels of the category branch's last feature.
+        window: representations gathered per cell: 1, 4, 5, 9 or 25.
+        layers: convolutions of the aggregation network; the last one has one output.
+        kernel: their size, odd.
+        channels: M, their width.
+        context_channels: X, context channels that join the representations; 0 for none.
+        context_layers: 1 or 2 convolutions to the context.
+        init: what the representations start with: "published" the logit of the prior, which saturates the network
+            in short trainings; "zero" learns faster there.
+        residual: add the nearest cell's representation to the result, so that the network starts as plain SOLO.
+
+    Raises:
+        UserError: an option has no such value.
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[GridLevel],
+        pyramid_channels: int,
+        cell_channels: int,
+        window: int = 5,
+        layers: int = 3,
+        kernel: int = 3,
+        channels: int = 4,
+        context_channels: int = 16,
+        context_layers: int = 2,
+        init: Literal["published", "zero"] = "published",
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(layers=layers, kernel=kernel, channels=channels, context_channels=context_channels, init=init)
+        if context_layers not in (1, 2):
+            raise UserError(f"model.aggregation.context_layers={context_layers}: must be 1 or 2")
+        self.levels = tuple(levels)
+        self.window = settle_window(window, levels)
+        self.context_channels, self.kernel, self.residual = context_channels, kernel, residual
+        self.representation_bias = PRIOR_BIAS if init == "published" else 0.0
+        widths = [self.window + context_channels, *[channels] * (layers - 1), 1]
+        self.shapes = [(o, i, kernel, kernel) for i, o in pairwise(widths)]
+        numbers = sum(o * i * kernel**2 + o for o, i, *_ in self.shapes)
+        self.weights = CellWeights(cell_channels, numbers)
+        if context_channels:
+            self.context = ContextBranch(pyramid_channels, context_channels, context_layers)
+
+    def forward(self, pyramid: Sequence[Tensor], cell_features: Sequence[Tensor]) -> list[DynamicRule]:
+        """[P2..P6] and each level's (B, C, S, S) cell features -> one rule a level."""
+        context = self.context(pyramid) if self.context_channels else None
+        return [DynamicRule(self, v, context, f) for v, f in zip(self.levels, cell_features, strict=True)]
+
+    def layers_of(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(K, numbers) -> per layer weights (K, out, in, k, k) and biases (K, out)."""
+        sizes = [size for o, i, k, _ in self.shapes for size in (o * i * k * k, o)]
+        parts = weights.split(sizes, dim=1)
+        return [(w.unflatten(1, s), b) for w, b, s in zip(parts[::2], parts[1::2], self.shapes, strict=True)]
+
+
+class DynamicRule:
+    """DynamicAggregation at work on one level of one batch."""
+
+    def __init__(
+        self, net: DynamicAggregation, level: GridLevel, context: Tensor | None, cell_features: Tensor
+    ) -> None:
+        self.net, self.level = net, level
+        self.context, self.cell_features = context, cell_features
+
+    def neighbors(self, cells: Cells) -> Tensor:
+        """(K, N, 2) mask cells of the window."""
+        return neighbors(cells.index, self.level, self.net.window)[0]
+
+    def combine(self, stack: Tensor, cells: Cells) -> Tensor:
+        """(K, N, H, W) representations -> (K, H, W) mask logits."""
+        (weight, bias), *rest = self.net.layers_of(self.net.weights(self.cell_features, cells))
+        own, shared = weight.split([stack.shape[1], self.net.context_channels], dim=2)
+        maps = self._per_cell(stack, own).add_(self._of_context(shared, bias, cells, stack.shape[-2:]))
+        for weight, bias in rest:
+            maps = self._per_cell(F.relu_(maps), weight, bias)
+        maps = maps[:, 0]
+        if self.net.residual:
+            nearest = neighbors(cells.index, self.level, self.net.window)[1]
+            maps = maps + stack[torch.arange(len(stack), device=stack.device), nearest]
+        return maps
+
+    def _per_cell(self, maps: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(K, in, H, W) with (K, out, in, k, k): each cell's maps with its own weights -> (K, out, H, W)."""
+        bias = None if bias is None else bias.flatten()
+        out = F.conv2d(
+            maps.flatten(0, 1)[None], weight.flatten(0, 1), bias, padding=self.net.kernel // 2, groups=len(maps)
+        )
+        return out.unflatten(1, (len(maps), -1))[0]
+
+    def _of_context(self, weight: Tensor, bias: Tensor, cells: Cells, size: tuple[int, int]) -> Tensor:
+        """The first layer's share of the context, with its bias: (K, M, X, k, k), (K, M) -> (K, M, H, W)."""
+        context = self.context
+        if context is None:
+            return bias[:, :, None, None]
+        if context.shape[-2:] != size:
+            context = F.interpolate(context, size=size, mode="bilinear", align_corners=True)
+        counts = torch.bincount(cells.image, minlength=len(context)).tolist()
+        shares = [
+            F.conv2d(image[None], w.flatten(0, 1), b.flatten(), padding=self.net.kernel // 2)[0]
+            for image, w, b in zip(context, weight.split(counts), bias.split(counts), strict=True)
+            if len(w)
+        ]
+        return torch.cat(shares).unflatten(0, bias.shape)
+
+
+def _check(layers: int, kernel: int, channels: int, context_channels: int, init: str) -> None:
+    for name, value, least in (
+        ("layers", layers, 1),
+        ("channels", channels, 1),
+        ("context_channels", context_channels, 0),
+    ):
+        if value < least:
+            raise UserError(f"model.aggregation.{name}={value}: must be {least} or more")
+    if kernel < 1 or kernel % 2 == 0:
+        raise UserError(f"model.aggregation.kernel={kernel}: must be odd (1, 3, 5, ...)")
+    if init not in ("published", "zero"):
+        raise UserError(f"model.aggregation.init={init}: must be published or zero")

@@ -1,0 +1,53 @@
+"""The whole network. Read this file first: image -> backbone -> feature pyramid -> head -> one output a level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from aggmask.geometry.frame import content_mask
+from aggmask.geometry.grid import make_levels
+from aggmask.model.backbone import TimmBackbone
+from aggmask.model.fpn import FPN
+from aggmask.model.head import Head
+from aggmask.structures import ImageBatch, LevelOutput
+
+
+class Segmenter(nn.Module):
+    """Pictures in, category logits and mask fields out.
+
+    Args:
+        num_classes: without background; the data set says.
+        backbone: gives C2..C5.
+        levels: rows of the table in method.md section 1 (see `geometry.grid.make_levels`).
+        interpolation: {"stride": s}: mask grids of ceil(S / s) cells.
+        fpn_channels: width of the pyramid.
+        category, bank, aggregation: makers of the head's parts.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        backbone: TimmBackbone,
+        levels: Sequence[Mapping],
+        interpolation: Mapping,
+        category: Callable[..., nn.Module],
+        bank: Callable[..., nn.Module],
+        aggregation: Callable[..., nn.Module],
+        fpn_channels: int = 256,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.fpn = FPN(backbone.channels, fpn_channels)
+        grid_levels = make_levels(levels, interpolation["stride"])
+        self.head = Head(grid_levels, fpn_channels, num_classes, category, bank, aggregation)
+
+    def forward(self, images: Tensor) -> list[LevelOutput]:
+        """(B, 3, H, W) normalized, H and W divisible by 32 -> the head's outputs, one a level."""
+        return self.head(self.fpn(self.backbone(images)))
+
+    def normalize(self, batch: ImageBatch) -> Tensor:
+        """Pixels 0..255 -> (B, 3, H, W) normalized; the canvas around each image is 0, as in the published code."""
+        pixels = (batch.pixels - self.backbone.mean) / self.backbone.std
+        return pixels * content_mask(batch.frames, pixels.device)

@@ -1,0 +1,40 @@
+"""Stacks of 3x3 convolution, GroupNorm and ReLU that every branch starts with, and the prior they all share."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PRIOR = 0.01  # probability that an untrained cell or pixel is "on", so that the losses start calm
+PRIOR_BIAS = -math.log((1 - PRIOR) / PRIOR)
+_GROUPS = 32
+
+
+class ConvGN(nn.Module):
+    """3x3 convolution without bias, GroupNorm of 32 groups, ReLU; (B, in, h, w) -> (B, out, h, w)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        if out_channels % _GROUPS:
+            raise ValueError(f"width {out_channels} is not divisible by the {_GROUPS} groups of GroupNorm")
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.gn = nn.GroupNorm(_GROUPS, out_channels)
+        init_conv(self.conv)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.relu_(self.gn(self.conv(features)))
+
+
+def conv_tower(in_channels: int, width: int, depth: int) -> nn.Sequential:
+    """`depth` blocks of ConvGN, the first of which takes `in_channels`."""
+    return nn.Sequential(*(ConvGN(in_channels if i == 0 else width, width) for i in range(depth)))
+
+
+def init_conv(conv: nn.Conv2d, bias: float = 0.0) -> nn.Conv2d:
+    """Weights from N(0, 0.01), a constant bias (SOLO, section 3.3 and the published code)."""
+    nn.init.normal_(conv.weight, std=0.01)
+    if conv.bias is not None:
+        nn.init.constant_(conv.bias, bias)
+    return conv

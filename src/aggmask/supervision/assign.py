@@ -1,0 +1,94 @@
+"""Which cells are responsible for which objects (method.md section 5).
+
+No loop over pixels, cells or objects: an object claims at most 3 x 3 cells, and of two claims on a cell the later
+object wins, which is a maximum over object numbers. Mask targets are made for positive cells only.
+
+Arithmetic is done in the precisions of the published code (centers in double, the box around them in single), so that
+a center just on a cell border goes to the same side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from aggmask.geometry.grid import cell_of
+from aggmask.structures import Cells, GridLevel, GridTargets, LevelOutput, Objects, UserError
+
+
+class Assigner:
+    """Objects of a batch -> targets of every level.
+
+    Args:
+        center_fraction: size of an object's center region relative to its box.
+        min_area: objects with a smaller mask, network pixels, are skipped (published: AggMask 10, plain SOLO 1).
+    """
+
+    def __init__(self, center_fraction: float = 0.2, min_area: int = 10) -> None:
+        if not 0 < center_fraction <= 1:
+            raise UserError(f"assigner.center_fraction={center_fraction}: must be between 0 and 1")
+        self.center_fraction, self.min_area = center_fraction, min_area
+
+    def __call__(
+        self, outputs: Sequence[LevelOutput], objects: Sequence[Objects], canvas: tuple[int, int]
+    ) -> list[GridTargets]:
+        """Targets for the levels of `outputs`.
+
+        Args:
+            outputs: only their levels, mask strides and numbers of classes are read.
+            objects: per image, network frame.
+            canvas: (H, W) of the padded batch.
+        """
+        return [
+            self.at_level(v.level, v.mask_stride, v.logits.shape[1], objects, canvas, v.logits.device) for v in outputs
+        ]
+
+    def at_level(
+        self,
+        level: GridLevel,
+        mask_stride: int,
+        num_classes: int,
+        objects: Sequence[Objects],
+        canvas: tuple[int, int],
+        device: torch.device,
+    ) -> GridTargets:
+        """Targets of one level; the number of classes stands for background."""
+        labels, images, indices = [], [], []
+        masks = [torch.zeros((0, canvas[0] // mask_stride, canvas[1] // mask_stride), device=device)]
+        for number, found in enumerate(objects):
+            owner = self.owners(level, found, canvas)
+            cells = (owner >= 0).nonzero()[:, 0]
+            labels.append(torch.cat([found.labels, found.labels.new_tensor([num_classes])])[owner])
+            images.append(torch.full_like(cells, number))
+            indices.append(cells)
+            if len(cells):
+                asked, place = owner[cells].unique(return_inverse=True)
+                masks.append(found[asked].masks_at(mask_stride)[place].float())
+        cells = Cells(torch.cat(images), torch.cat(indices))
+        return GridTargets(torch.stack(labels).unflatten(1, (level.grid, level.grid)), cells, torch.cat(masks))
+
+    def owners(self, level: GridLevel, objects: Objects, canvas: tuple[int, int]) -> Tensor:
+        """(S*S,) long: number of the object that claims each cell of one image, -1 for none."""
+        widths, heights = (objects.boxes[:, 2:] - objects.boxes[:, :2]).float().unbind(-1)
+        size = (widths * heights).sqrt()
+        wanted = (size >= level.min_size) & (size <= level.max_size) & (objects.areas >= self.min_area)
+        x, y = objects.centers.unbind(-1)
+        rows, rows_valid = self._claimed(y, heights, canvas[0], level.grid)
+        columns, columns_valid = self._claimed(x, widths, canvas[1], level.grid)
+        cell = (rows[:, :, None] * level.grid + columns[:, None, :]).flatten(1)
+        valid = ((rows_valid[:, :, None] & columns_valid[:, None, :]) & wanted[:, None, None]).flatten(1)
+        number = torch.arange(len(objects), device=cell.device)[:, None].expand_as(cell)
+        owner = torch.full((level.grid**2,), -1, device=cell.device)
+        return owner.scatter_reduce_(0, cell[valid], number[valid], "amax")
+
+    def _claimed(self, center: Tensor, extent: Tensor, canvas: int, grid: int) -> tuple[Tensor, Tensor]:
+        """(n, 3) cells along one axis around each center, and which of them the center region covers."""
+        half = 0.5 * self.center_fraction * extent
+        around = center.float()
+        middle = cell_of(center, canvas, grid)
+        first = torch.maximum(cell_of(around - half, canvas, grid).clamp(min=0), middle - 1)
+        last = torch.minimum(cell_of(around + half, canvas, grid).clamp(max=grid - 1), middle + 1)
+        cells = middle[:, None] + torch.arange(-1, 2, device=middle.device)
+        return cells, (cells >= first[:, None]) & (cells <= last[:, None])

@@ -1,0 +1,147 @@
+"""Golden files: numbers of the published implementations on small inputs, and the same head built from each file.
+
+Their form: `in.*` inputs, `w.*` weights under the published names, `out.*` and `grad*` what the published code
+computed, `meta` the published configuration. AGGMASK_GOLDEN names another folder of such files.
+"""
+
+import json
+import os
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from aggmask.checkpoints.published import head_weights
+from aggmask.geometry.frame import Frame
+from aggmask.geometry.grid import make_levels
+from aggmask.model.aggregation.dynamic import DynamicAggregation
+from aggmask.model.aggregation.keep import KeepCell
+from aggmask.model.category import CategoryBranch
+from aggmask.model.head import Head
+from aggmask.model.representation.constant import ConstantBank
+from aggmask.structures import Objects
+
+_STRIDES = (8, 8, 16, 32, 32)
+KINDS = ("solo", "agg")
+
+
+def golden_folder() -> Path:
+    here = Path(__file__).parent
+    for place in (os.environ.get("AGGMASK_GOLDEN"), here.parents[1] / "shared" / "golden", here / "golden"):
+        if place and list(Path(place).glob("*.npz")):
+            return Path(place)
+    raise FileNotFoundError("no golden files; AGGMASK_GOLDEN names a folder without any .npz")
+
+
+def golden_files(*kinds: str) -> list[Path]:
+    """Files of the given kinds; a file without `meta` is of the kind "fpn"."""
+    return [path for path in sorted(golden_folder().glob("*.npz")) if _kind(path) in kinds]
+
+
+def _kind(path: Path) -> str:
+    with np.load(path) as data:
+        return json.loads(data["meta"].tobytes())["kind"] if "meta" in data.files else "fpn"
+
+
+class GoldenCase:
+    def __init__(self, path: Path) -> None:
+        self.data = np.load(path)
+        self.meta = json.loads(self.data["meta"].tobytes())
+        self.cfg = self.meta["cfg"]
+        self.canvas = tuple(self.meta["image"])
+        self.batch = len(self.meta["metas"])
+
+    def tensor(self, key: str) -> torch.Tensor:
+        value = self.data[key]
+        return torch.from_numpy(value.astype(np.float32) if value.dtype == np.float16 else value)
+
+    def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
+        return {key[len(prefix) :]: self.tensor(key) for key in self.data.files if key.startswith(prefix)}
+
+    def bits(self, key: str, width: int) -> torch.Tensor:
+        return torch.from_numpy(np.unpackbits(self.data[key], axis=-1)[..., :width])
+
+    @cached_property
+    def levels(self):
+        cfg = self.cfg
+        grids = cfg.get("cls_grid_number", cfg["num_grids"])
+        mask_grids = cfg.get("mask_grid_number", cfg["num_grids"])
+        rows = zip(_STRIDES, grids, mask_grids, cfg["scale_ranges"], strict=True)
+        return make_levels(
+            [
+                {"stride": stride, "grid": s, "mask_grid": t, "min_size": low, "max_size": high}
+                for stride, s, t, (low, high) in rows
+            ]
+        )
+
+    @cached_property
+    def window(self) -> int:
+        """The window that the published options come down to."""
+        asked = self.cfg.get("mask_interp_neighbor", 4)
+        equal = any(level.grid == level.mask_grid for level in self.levels)
+        return 5 if asked == 4 and (equal or self.cfg.get("interpolation_mode", 4) == 5) else asked
+
+    @cached_property
+    def min_area(self) -> int:
+        return 10 if self.meta["kind"] == "agg" else 1
+
+    @cached_property
+    def head(self) -> Head:
+        cfg, width, depth = self.cfg, self.cfg["seg_feat_channels"], self.cfg["stacked_convs"]
+        aggregation = KeepCell
+        if self.meta["kind"] == "agg":
+            aggregation = partial(
+                DynamicAggregation,
+                window=self.window,
+                layers=cfg.get("conv_layer_for_comb", 3),
+                kernel=cfg.get("conv_kernel_for_comb", 3),
+                channels=cfg.get("conv_intermediate_channel_number_for_comb", 4),
+                context_channels=cfg.get("context_feature_channel", 16),
+                context_layers=cfg.get("context_agg_layer", 2),
+            )
+        head = Head(
+            self.levels,
+            cfg["in_channels"],
+            cfg["num_classes"] - 1,
+            category=partial(CategoryBranch, width=width, depth=depth),
+            bank=partial(ConstantBank, width=width, depth=depth),
+            aggregation=aggregation,
+        )
+        head.load_state_dict(head_weights(self.tensors("w.")))
+        return head
+
+    def pyramid(self) -> list[torch.Tensor]:
+        return [self.tensor(f"in.feat{i}").clone().requires_grad_() for i in range(5)]
+
+    @cached_property
+    def objects(self) -> list[Objects]:
+        """Objects as the published code sees them: masks resized from full-resolution bitmaps."""
+        return [
+            published_objects(
+                self.bits(f"in.gt_masks{b}", self.canvas[1]),
+                self.tensor(f"in.gt_boxes{b}"),
+                self.tensor(f"in.gt_labels{b}") - 1,
+            )
+            for b in range(self.batch)
+        ]
+
+    def frame(self, image: int) -> Frame:
+        meta = self.meta["metas"][image]
+        return Frame.resized(tuple(meta["ori_shape"][:2]), tuple(meta["img_shape"][:2])).on_canvas(self.canvas)
+
+
+def published_objects(bitmaps: torch.Tensor, boxes: torch.Tensor, labels: torch.Tensor) -> Objects:
+    """(n, H, W) full-resolution bitmaps -> objects with bilinear masks at strides 4, 8 and 16, rounded half up."""
+    full = bitmaps.double()
+    areas = full.sum((1, 2))
+    rows, columns = (torch.arange(s, dtype=torch.float64) for s in full.shape[-2:])
+    centers = torch.stack([(full.sum(1) * columns).sum(1), (full.sum(2) * rows).sum(1)], 1) / areas[:, None].clamp(
+        min=1
+    )
+    masks = {
+        s: (F.interpolate(full[None], scale_factor=1 / s, mode="bilinear")[0] >= 0.5).to(torch.uint8)
+        for s in (4, 8, 16)
+    }
+    return Objects(labels=labels, boxes=boxes, centers=centers, areas=areas, masks=masks)

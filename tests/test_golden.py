@@ -1,0 +1,138 @@
+"""The head equals the published code: every golden file, from features to detections."""
+
+import numpy as np
+import pytest
+import torch
+
+from aggmask.checkpoints.published import head_weights, neck_weights
+from aggmask.decoding.decode import Decoder
+from aggmask.model.aggregation.neighbors import neighbors
+from aggmask.model.fpn import FPN
+from aggmask.structures import Cells
+from aggmask.supervision.assign import Assigner
+from aggmask.supervision.criterion import Criterion
+from tests.golden_case import KINDS, GoldenCase, golden_files
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", params=golden_files(*KINDS), ids=lambda path: path.stem)
+def case(request) -> GoldenCase:
+    return GoldenCase(request.param)
+
+
+def all_cells(case: GoldenCase, level) -> Cells:
+    cells = torch.arange(level.grid**2)
+    images = torch.arange(case.batch).repeat_interleave(len(cells))
+    return Cells(images, cells.repeat(case.batch))
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor, relative: float = 1e-4) -> None:
+    scale = float(expected.abs().max()) if expected.numel() else 1.0
+    torch.testing.assert_close(actual, expected.to(actual.dtype), rtol=0, atol=relative * max(scale, 1e-6))
+
+
+def test_golden_forward(case):
+    """Representations, category logits, neighbors, dynamic weights, context."""
+    head, pyramid = case.head, case.pyramid()
+    features = head.at_levels(pyramid)
+    banks = head.bank(features)
+    for number, (level, bank, output) in enumerate(zip(case.levels, banks, head(pyramid), strict=True)):
+        expected = case.tensor(f"out.rep{number}")
+        positions = torch.stack(torch.meshgrid(*[torch.arange(level.mask_grid)] * 2, indexing="ij"), -1).flatten(0, 1)
+        every = positions[::11][:, None].repeat(case.batch, 1, 1)
+        images = torch.arange(case.batch).repeat_interleave(expected.shape[1])
+        close(bank.at(images, every)[:, 0].unflatten(0, expected.shape[:2]), expected)
+        close(output.logits, case.tensor(f"out.cate{number}"))
+        if f"out.neighbours{number}" in case.data.files:
+            cells = torch.arange(level.grid**2)
+            # The file lists window 5 for window 1 too; the middle one is used.
+            listed = case.tensor(f"out.neighbours{number}").long()
+            found = neighbors(cells, level, case.window)[0]
+            assert torch.equal(found, listed[:, 2:3] if case.window == 1 and listed.shape[1] == 5 else listed)
+        if f"out.dynamic{number}" in case.data.files:
+            cell_features, _ = head.category(features[number], level.grid)
+            weights = head.aggregation.weights(cell_features, all_cells(case, level))
+            weights = weights.unflatten(0, (case.batch, level.grid, level.grid)).movedim(-1, 1)
+            expected = case.tensor(f"out.dynamic{number}")
+            close(weights[:, : expected.shape[1]], expected)
+    if "out.context" in case.data.files:
+        close(head.aggregation.context(pyramid)[:, ::4], case.tensor("out.context"))
+
+
+def test_golden_targets(case):
+    """Exactly the same cells, categories and mask pixels."""
+    outputs = case.head(case.pyramid())
+    background = case.cfg["num_classes"] - 1
+    found = Assigner(min_area=case.min_area)(outputs, case.objects, case.canvas)
+    for number, (target, output) in enumerate(zip(found, outputs, strict=True)):
+        width = case.canvas[1] // output.mask_stride
+        for image in range(case.batch):
+            expected = case.tensor(f"out.target_cate{image}_{number}").long()
+            assert torch.equal(torch.where(expected == 0, background, expected - 1), target.labels[image])
+            mine = target.cells.image == image
+            positive = case.tensor(f"out.target_pos{image}_{number}").nonzero()[:, 0]
+            assert torch.equal(target.cells.index[mine], positive)
+            masks = case.bits(f"out.target_mask{image}_{number}", width)
+            assert torch.equal(target.masks[mine].to(torch.uint8), masks)
+
+
+def test_golden_losses_and_gradients(case):
+    head, pyramid = case.head, case.pyramid()
+    head.zero_grad()
+    outputs = head(pyramid)
+    losses = Criterion()(outputs, Assigner(min_area=case.min_area)(outputs, case.objects, case.canvas))
+    for name in ("mask", "category"):
+        assert losses[f"loss_{name}"].item() == pytest.approx(float(case.data[f"out.loss_{name}"]), rel=1e-4)
+    sum(losses.values()).backward()
+    for number, features in enumerate(pyramid):
+        close(features.grad.sum((2, 3)), case.tensor(f"grad.feat{number}"), 1e-3)
+    ours = {name: parameter.grad.norm() for name, parameter in head.named_parameters()}
+    expected = head_weights(case.tensors("gradnorm."))
+    assert ours.keys() >= expected.keys()
+    for name, norm in ours.items():
+        # Where no cell is positive the published code leaves a level's kernels without a gradient.
+        assert float(norm) == pytest.approx(float(expected.get(name, 0.0)), rel=1e-3, abs=1e-7), name
+
+
+def test_golden_detections(case):
+    test = case.meta["test"]
+    decoder = Decoder(
+        score_threshold=test["score_thr"],
+        mask_threshold=test["mask_thr"],
+        nms_pre=test["nms_pre"],
+        kernel=test["kernel"],
+        sigma=test["sigma"],
+        keep_threshold=test["update_thr"],
+        max_detections=test["max_per_img"],
+    )
+    with torch.no_grad():
+        found = decoder(case.head(case.pyramid()), case.canvas)
+    for image, detections in enumerate(found):
+        frame = case.frame(image)
+        scores = case.tensor(f"out.det_scores{image}")
+        torch.testing.assert_close(detections.scores, scores, rtol=0, atol=1e-4)
+        masks = torch.cat(list(frame.masks_to_original(detections.masks)))
+        apart = np.ones(len(scores), bool)  # detections of nearly the same score may change places
+        gaps = -np.diff(scores.numpy()) > 1e-4
+        apart[1:] &= gaps
+        apart[:-1] &= gaps
+        apart[-1] &= len(scores) < test["max_per_img"]
+        assert torch.equal(detections.labels[apart], case.tensor(f"out.det_labels{image}")[apart])
+        drawn = case.bits(f"out.det_masks{image}", frame.original[1])
+        first = apart[: len(drawn)]
+        differ = (masks[: len(drawn)][first] != drawn[first].bool()).float().mean((1, 2))
+        assert differ.numel() == 0 or float(differ.max()) <= 1e-3
+        areas = case.tensor(f"out.det_areas{image}")
+        pixels = frame.original[0] * frame.original[1]
+        assert (masks.sum((1, 2)) - areas)[apart].abs().max() <= max(1, 1e-3 * pixels)
+
+
+@pytest.mark.parametrize("path", golden_files("fpn"), ids=lambda path: path.stem)
+def test_golden_fpn(path):
+    data = {key: torch.from_numpy(value.astype(np.float32)) for key, value in np.load(path).items()}
+    features = [data[f"in.c{i}"] for i in range(2, 6)]
+    fpn = FPN([f.shape[1] for f in features], data["out.p2"].shape[1])
+    fpn.load_state_dict(neck_weights({key[2:]: value for key, value in data.items() if key.startswith("w.")}))
+    for number, found in enumerate(fpn(features), start=2):
+        close(found, data[f"out.p{number}"])
