@@ -1,0 +1,1 @@
+"""From annotation files and image bytes to training batches in the network frame."""

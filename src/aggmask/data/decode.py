@@ -1,0 +1,171 @@
+"""From the bytes of an image file to its pixels, always 8-bit RGB.
+
+Ordinary JPEG goes through simplejpeg (libjpeg-turbo: Pillow's pixels in 0.6 of the time), everything else through
+Pillow. Transparency is dropped, not composited: as with OpenCV, what training sees is the stored color, and no
+background is invented. Difference from Pillow: ordinary JPEGs damaged in the middle are refused, not filled with grey.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import simplejpeg
+from PIL import ExifTags, Image, ImageOps
+
+from aggmask.structures import UserError
+
+MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
+
+
+def decode_image(data: bytes, name: str, expected_size: tuple[int, int] | None = None) -> np.ndarray:
+    """Pixels (H, W, 3) uint8 RGB, C-contiguous and writable, of an image file.
+
+    An EXIF rotation is applied, as viewers do, unless only the stored picture has the expected size: then the
+    annotations were made on the picture as stored.
+
+    Args:
+        data: the whole file.
+        name: of the file, for messages.
+        expected_size: (height, width) the annotation file gives.
+
+    Raises:
+        UserError: not an image, damaged, too large, or of another size than expected in either reading.
+    """
+    if not data:
+        raise UserError(f"The image {name} is empty (0 bytes). Download or copy it again.")
+    try:
+        orientation = _orientation(data)
+        stored = _decode_jpeg(data)
+        if stored is None:
+            stored = _decode_other(data, orientation)
+    except Exception as error:  # on damaged files decoders raise nearly anything
+        raise UserError(
+            f"The image {name} ({len(data)} bytes, starting with {data[:12]!r}) cannot be decoded: {error}. "
+            "Download or export it again."
+        ) from error
+    return np.ascontiguousarray(_turned(stored, orientation, name, expected_size))
+
+
+def _turned(stored: np.ndarray, orientation: int, name: str, expected_size: tuple[int, int] | None) -> np.ndarray:
+    """The reading of the stored pixels, rotated or not, that has the expected size."""
+    rotated = _rotate(stored, orientation)
+    if expected_size is None or rotated.shape[:2] == tuple(expected_size):
+        return rotated
+    if stored.shape[:2] == tuple(expected_size):
+        return stored
+    height, width = stored.shape[:2]
+    raise UserError(
+        f"The image {name} is {height} x {width} pixels (height x width), but its annotations are for "
+        f"{expected_size[0]} x {expected_size[1]}. Use the images they were made for, or scale the annotations."
+    )
+
+
+def _rotate(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels as EXIF orientation 1 to 8 wants them seen. 6 and 8 undo each other, each other one undoes itself."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _orientation(data: bytes) -> int:
+    """EXIF orientation, 1 (upright) to 8."""
+    # Opening a file with Pillow costs as much as a tenth of decoding it: most JPEGs carry no such tag at all.
+    if data.startswith(b"\xff\xd8") and b"Exif\0\0" not in data and b"tiff:Orientation" not in data:
+        return 1
+    try:
+        with _open(data) as image:
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a broken tag does not spoil the picture; whether that is broken, decoding will tell
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _decode_jpeg(data: bytes) -> np.ndarray | None:
+    """Stored pixels of an ordinary JPEG; None for what simplejpeg cannot do as Pillow does."""
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    _check_size(height, width)
+    if colorspace not in ("Gray", "YCbCr", "RGB"):
+        return None
+    try:
+        return simplejpeg.decode_jpeg(data, "RGB", strict=True)
+    except ValueError as error:
+        if "extraneous bytes" in str(error):  # between segments: harmless, some cameras leave them
+            return None
+        raise
+
+
+def _open(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    _check_size(image.height, image.width)
+    return image
+
+
+def _check_size(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"{height} x {width} are more than {MAX_PIXELS} pixels")
+
+
+def _decode_other(data: bytes, orientation: int) -> np.ndarray:
+    """Stored pixels (first frame) through Pillow."""
+    with _open(data) as image:
+        image.load()
+        pixels = _rgb(image)
+        if image.format == "TIFF":  # the one format that Pillow rotates by itself
+            pixels = _rotate(pixels, {6: 8, 8: 6}.get(orientation, orientation))
+    return pixels
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 of any Pillow mode."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return np.repeat(_eight_bits(np.asarray(image))[..., None], 3, axis=2)
+    if image.mode in ("P", "PA"):  # by way of RGBA: a palette's transparent colors have colors, too
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))  # a copy: Pillow's own memory is read-only
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """uint8 of a one-channel image with deeper values: 8-bit values kept, 16-bit ones / 257, any others stretched."""
+    if values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 65535:
+        return (values if values.max() <= 255 else (values.astype(np.int32) + 128) // 257).astype(np.uint8)
+    finite = np.isfinite(values)
+    values = values.astype(np.float64)
+    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
+    scaled = (np.where(finite, values, low) - low) / ((high - low) or 1.0) * 255
+    return np.rint(scaled).astype(np.uint8)
+
+
+def pixels_of(image: Image.Image | np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a picture in memory; a Pillow image is turned upright by its EXIF tag.
+
+    Args:
+        image: any Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): integers as stored, or floats
+            in 0..1.
+
+    Raises:
+        UserError: an array of another shape, or floats outside 0..1.
+    """
+    if isinstance(image, Image.Image):
+        return np.ascontiguousarray(_rgb(ImageOps.exif_transpose(image)))
+    values = np.asarray(image)
+    values = values[..., None] if values.ndim == 2 else values
+    if values.ndim != 3 or values.shape[-1] not in (1, 3, 4) or 0 in values.shape:
+        raise UserError(f"an array of shape {values.shape} is not an image: use (H, W), (H, W, 3) or (H, W, 4)")
+    values = values[..., :3]
+    if values.dtype.kind == "f":
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise UserError(f"an image of floats must lie in 0..1, and this one in {values.min()}..{values.max()}")
+        values = np.rint(values * 255).astype(np.uint8)
+    elif values.dtype != np.uint8:
+        values = _eight_bits(values)
+    return np.ascontiguousarray(np.repeat(values, 3, axis=2) if values.shape[-1] == 1 else values)

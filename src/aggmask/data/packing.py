@@ -1,0 +1,226 @@
+"""From the JSON of a COCO-format file to packed arrays.
+
+The format is COCO's "instances" (https://cocodataset.org/#format-data) as found in the wild: see `pack`. Differences
+from `pycocotools.COCO`: faults raise an error that names them instead of surfacing later; annotations without a usable
+mask are dropped and counted; a missing `area` is the polygons' own, not that of their raster.
+"""
+
+from __future__ import annotations
+
+from array import array
+from itertools import pairwise
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from aggmask.structures import UserError
+
+
+class _Image(msgspec.Struct, gc=False):
+    id: int
+    file_name: str
+    height: Annotated[int, msgspec.Meta(ge=1)]
+    width: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _Box(msgspec.Struct, gc=False, array_like=True, forbid_unknown_fields=True):
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class _Annotation(msgspec.Struct, gc=False):
+    id: int
+    image_id: int
+    category_id: int
+    iscrowd: bool | int | None = None
+    area: float | None = None
+    bbox: _Box | None = None
+    segmentation: msgspec.Raw = msgspec.Raw(b"null")  # of many shapes: decoded one by one
+
+
+class _Category(msgspec.Struct):
+    id: int
+    name: str
+
+
+class _File(msgspec.Struct):
+    images: list[_Image]
+    categories: list[_Category]
+    annotations: list[_Annotation] = []  # test-dev has none
+
+
+class _Rle(msgspec.Struct):
+    size: tuple[int, int]
+    counts: str | list[int]
+
+
+# Lax: tools write 3.0 or "3" for the id 3.
+_decode_file = msgspec.json.Decoder(_File, strict=False).decode
+_decode_segmentation = msgspec.json.Decoder(list[list[float]] | _Rle | None).decode
+_decode_flat = msgspec.json.Decoder(list[float]).decode
+
+
+def pack(data: bytes, source: str) -> tuple[dict[str, np.ndarray], dict]:
+    """Arrays and facts of a COCO file's bytes. Runs of unequal length lie end to end, beside an array of their ends.
+
+    Accepted: any category ids; `segmentation` as list of polygons, one flat polygon, compressed or uncompressed RLE;
+    numbers as strings; missing or null `iscrowd` (0), `area`, `bbox` (from the segmentation), `annotations` (none).
+    """
+    file = _parse(data, source)
+    images = sorted(file.images, key=lambda image: image.id)
+    categories = sorted(file.categories, key=lambda category: category.id)
+    place_of = _places([image.id for image in images], "image", source)
+    label_of = _places([category.id for category in categories], "category", source)
+    for a in file.annotations:
+        for id, known, kind in ((a.image_id, place_of, "image"), (a.category_id, label_of, "category")):
+            if id not in known:
+                list_name = "images" if kind == "image" else "categories"
+                raise UserError(
+                    f"{source}: annotation {a.id} belongs to {kind} {id}, which `{list_name}` does not list. "
+                    f"Remove the annotation, or add the {kind}."
+                )
+    places = np.fromiter((place_of[a.image_id] for a in file.annotations), np.int64, len(file.annotations))
+
+    masks = _Masks()
+    kept, boxes, areas = array("q"), array("d"), array("d")
+    for k in np.argsort(places, kind="stable").tolist():
+        a, image = file.annotations[k], images[places[k]]
+        try:
+            if not masks.add(a.segmentation, image.height, image.width):
+                continue
+            boxes.extend(masks.last_box() if a.bbox is None else msgspec.structs.astuple(a.bbox))
+            areas.append(masks.last_area() if a.area is None else a.area)
+        except ValueError as error:  # msgspec's errors too
+            raise UserError(
+                f"{source}: annotation {a.id} of image {a.image_id}: {error}. Mend or remove it."
+            ) from error
+        kept.append(k)
+
+    found = [file.annotations[k] for k in kept]
+    names = [image.file_name.encode() for image in images]
+    per_image = np.bincount(places[kept], minlength=len(images)) if kept else np.zeros(len(images), np.int64)
+    arrays = {
+        "image_ids": np.array([image.id for image in images], np.int64),
+        "sizes": np.array([(image.height, image.width) for image in images], np.int32).reshape(-1, 2),
+        "names": np.frombuffer(b"".join(names), np.uint8),
+        "name_ends": _ends([len(name) for name in names]),
+        "annotation_ends": _ends(per_image),
+        "labels": np.array([label_of[a.category_id] for a in found], np.int64),
+        "crowd": np.array([bool(a.iscrowd) for a in found], np.bool_),
+        "areas": np.frombuffer(areas, np.float64),
+        "boxes": np.frombuffer(boxes, np.float64).reshape(-1, 4),
+        "ids": np.array([a.id for a in found], np.int64),
+        **masks.arrays(),
+    }
+    dropped = len(file.annotations) - len(found)
+    return arrays, {"categories": [(c.id, c.name) for c in categories], "dropped": dropped, "source": source}
+
+
+def _parse(data: bytes, source: str) -> _File:
+    try:
+        return _decode_file(data)
+    except msgspec.ValidationError as error:
+        raise UserError(
+            f"{source} is not a COCO annotation file: {error}. Such a file is one JSON object with the lists `images` "
+            "(id, file_name, height, width), `annotations` (id, image_id, category_id, segmentation) and `categories` "
+            "(id, name)."
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{source} is not a whole JSON file ({len(data)} bytes): {error}. Download or export it again."
+        ) from error
+
+
+def _places(ids: list[int], kind: str, source: str) -> dict[int, int]:
+    """Place of each id in the sorted list."""
+    for id, after in pairwise(ids):
+        if id == after:
+            raise UserError(f"{source}: {kind} id {id} is listed twice. Remove one of the two, or renumber it.")
+    return {id: place for place, id in enumerate(ids)}
+
+
+def _ends(lengths: list[int] | np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+
+
+class _Masks:
+    """Segmentations laid end to end: coordinates of polygons, and bytes of compressed RLEs."""
+
+    def __init__(self) -> None:
+        self._numbers = array("f")
+        self._number_ends = array("q", [0])
+        self._polygon_ends = array("q", [0])
+        self._rles = bytearray()
+        self._rle_ends = array("q", [0])
+        self._last: list | dict = []
+
+    def add(self, raw: msgspec.Raw, height: int, width: int) -> bool:
+        """Take in one segmentation; False, and nothing taken in, when it holds no mask. ValueError when faulty."""
+        segmentation = _decoded(raw)
+        if isinstance(segmentation, _Rle):
+            self._last = _compressed(segmentation, height, width)
+            self._rles += self._last["counts"]
+        else:
+            self._last = [p for p in segmentation or () if len(p) >= 6 and len(p) % 2 == 0]
+            for polygon in self._last:
+                self._numbers.fromlist(polygon)
+                self._number_ends.append(len(self._numbers))
+        if len(self._number_ends) - 1 == self._polygon_ends[-1] and len(self._rles) == self._rle_ends[-1]:
+            return False
+        self._polygon_ends.append(len(self._number_ends) - 1)
+        self._rle_ends.append(len(self._rles))
+        return True
+
+    def last_box(self) -> list[float]:
+        """x y w h around the segmentation added last."""
+        if isinstance(self._last, dict):
+            return coco_mask.toBbox(self._last).tolist()
+        points = np.concatenate(self._last).reshape(-1, 2)
+        return [*points.min(0), *np.ptp(points, axis=0)]
+
+    def last_area(self) -> float:
+        """Area of the segmentation added last, pixels: of an RLE exactly, of polygons by the shoelace formula."""
+        if isinstance(self._last, dict):
+            return float(coco_mask.area(self._last))
+        points = [np.array(polygon).reshape(-1, 2) for polygon in self._last]
+        return float(
+            sum(abs(np.sum(p[:, 0] * np.roll(p[:, 1], -1) - np.roll(p[:, 0], -1) * p[:, 1])) / 2 for p in points)
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {
+            "points": np.frombuffer(self._numbers, np.float32).reshape(-1, 2),
+            "point_ends": np.frombuffer(self._number_ends, np.int64) // 2,
+            "polygon_ends": np.frombuffer(self._polygon_ends, np.int64),
+            "rles": np.frombuffer(self._rles, np.uint8),
+            "rle_ends": np.frombuffer(self._rle_ends, np.int64),
+        }
+
+
+def _decoded(raw: msgspec.Raw) -> list[list[float]] | _Rle | None:
+    try:
+        return _decode_segmentation(raw)
+    except msgspec.ValidationError as error:
+        try:
+            return [_decode_flat(raw)]  # some tools write one polygon without the outer list
+        except msgspec.ValidationError:
+            raise ValueError(f"`segmentation` is neither polygons nor RLE: {error}") from error
+
+
+def _compressed(rle: _Rle, height: int, width: int) -> dict:
+    """An RLE as pycocotools compresses it; with empty counts when there is no foreground pixel."""
+    if rle.size != (height, width):
+        raise ValueError(
+            f"its RLE is for an image of {rle.size} pixels, but the image has {(height, width)} (rows, columns)"
+        )
+    if isinstance(rle.counts, str):
+        compressed = {"size": list(rle.size), "counts": rle.counts.encode("ascii")}
+    else:
+        if rle.counts and (min(rle.counts) < 0 or sum(rle.counts) != height * width):
+            raise ValueError(f"its RLE counts add up to {sum(rle.counts)} pixels, but the image has {height * width}")
+        compressed = coco_mask.frPyObjects({"size": list(rle.size), "counts": rle.counts}, height, width)
+    return compressed if coco_mask.area(compressed) else {**compressed, "counts": b""}

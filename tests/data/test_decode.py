@@ -1,0 +1,247 @@
+"""Every kind of image file becomes the RGB pixels a viewer shows, or an error that names it."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageOps
+
+from aggmask.data import decode as decode_module
+from aggmask.data.decode import decode_image
+from aggmask.structures import UserError
+
+rng = np.random.default_rng(0)
+NOISE = rng.integers(0, 256, (20, 30, 3), np.uint8)
+SMOOTH = np.stack(np.broadcast_arrays(np.arange(20)[:, None] * 12, np.arange(30) * 8, 100), -1).astype(np.uint8)
+GREY = NOISE[..., 0]
+
+
+def encoded(pixels, format, mode=None, **options):
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    (image.convert(mode) if mode else image).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def pillow(data):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[ExifTags.Base.Orientation] = orientation
+    return tags
+
+
+def check(data, expected, **options):
+    pixels = decode_image(data, "x.jpg", **options)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
+    np.testing.assert_array_equal(pixels, expected)
+
+
+def grey(values):
+    return np.repeat(np.asarray(values, np.uint8)[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_is_bit_identical_to_pillow(subsampling, progressive, monkeypatch):
+    data = encoded(NOISE, "JPEG", subsampling=subsampling, progressive=progressive)
+    expected = pillow(data)
+    monkeypatch.setattr(decode_module, "_decode_other", lambda *_: pytest.fail("an ordinary JPEG took the slow way"))
+    check(data, expected)
+
+
+def test_grey_jpeg():
+    data = encoded(GREY, "JPEG")
+    check(data, pillow(data))
+
+
+def test_rgb_jpeg():
+    data = encoded(NOISE, "JPEG", keep_rgb=True)
+    check(data, pillow(data))
+
+
+def test_cmyk_jpeg():
+    """Pillow writes CMYK as Adobe does, inverted."""
+    data = encoded(SMOOTH, "JPEG", "CMYK", quality=95)
+    assert b"Adobe" in data
+    assert np.abs(decode_image(data, "x").astype(int) - SMOOTH).max() < 12
+
+
+def test_ycck_jpeg():
+    """A CMYK file whose ink channels hold, inverted, the YCbCr of the inks, and whose Adobe marker says so."""
+    inks = np.asarray(Image.fromarray(255 - SMOOTH).convert("YCbCr"))
+    channels = np.concatenate([255 - inks, np.zeros_like(inks[..., :1])], 2)
+    data = bytearray(encoded(Image.fromarray(channels, "CMYK"), "JPEG", quality=95, subsampling=0))
+    data[data.index(b"Adobe") + 11] = 2
+    assert np.abs(decode_image(bytes(data), "x").astype(int) - SMOOTH).max() < 12
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "BMP", "TIFF"])
+def test_lossless_rgb(format):
+    check(encoded(NOISE, format, **({"lossless": True} if format == "WEBP" else {})), NOISE)
+
+
+def test_one_bit_and_grey_png():
+    check(encoded(GREY, "PNG"), grey(GREY))
+    check(encoded(Image.fromarray(GREY > 127), "PNG"), grey((GREY > 127) * 255))
+
+
+def test_palette():
+    image = Image.fromarray(GREY // 86, "P")
+    palette = np.array([[255, 0, 0], [0, 200, 0], [10, 20, 30]], np.uint8)
+    image.putpalette(palette.tobytes())
+    check(encoded(image, "PNG"), palette[GREY // 86])
+    check(encoded(image, "PNG", transparency=1), palette[GREY // 86])
+    check(encoded(image, "PNG", transparency=bytes([0, 128, 255])), palette[GREY // 86])
+
+
+def test_transparency_is_dropped():
+    alpha = rng.integers(0, 256, (20, 30, 1), np.uint8)
+    check(encoded(np.concatenate([NOISE, alpha], 2), "PNG"), NOISE)
+    check(encoded(np.concatenate([GREY[..., None], alpha], 2), "PNG"), grey(GREY))
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.fromarray(np.full((8, 9, 3), value, np.uint8)) for value in (10, 200)]
+    check(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), np.full((8, 9, 3), 10))
+
+
+def test_sixteen_bits():
+    values = np.array([[0, 257, 128 * 257, 65535], [300, 128, 129, 65407]], np.uint16)
+    eight = grey([[0, 1, 128, 255], [1, 0, 1, 255]])
+    check(encoded(values, "PNG"), eight)
+    check(encoded(values, "TIFF"), eight)
+    check(encoded(values.astype(np.int32), "TIFF"), eight)
+
+
+def test_eight_bit_values_in_deeper_pixels_are_kept():
+    check(encoded(GREY.astype(np.int32), "TIFF"), grey(GREY))
+    check(encoded(GREY.astype(np.uint16), "PNG"), grey(GREY))
+
+
+def test_others_are_stretched():
+    check(encoded(np.array([[-100, 0], [100, 0]], np.int32), "TIFF"), grey([[0, 128], [255, 128]]))
+    check(encoded(np.array([[0.5, 1.5], [1.0, 0.5]], np.float32), "TIFF"), grey([[0, 255], [128, 0]]))
+    check(encoded(np.array([[0, np.nan], [np.inf, 4]], np.float32), "TIFF"), grey([[0, 0], [0, 255]]))
+    check(encoded(np.full((2, 2), 7.5, np.float32), "TIFF"), grey(np.zeros((2, 2))))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+class TestExif:
+    """Pictures of 20 x 30 pixels as stored."""
+
+    def test_is_applied_as_pillow_does(self, orientation, format):
+        data = encoded(NOISE, format, exif=exif(orientation))
+        expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+        check(data, expected)
+        check(data, expected, expected_size=expected.shape[:2])
+
+    def test_is_left_when_only_the_stored_size_matches(self, orientation, format):
+        data = encoded(NOISE, format, exif=exif(orientation))
+        plain = np.asarray(Image.open(io.BytesIO(encoded(NOISE, format))))
+        # A half turn has both sizes: it is applied.
+        expected = plain if orientation >= 5 else decode_image(data, "x")
+        check(data, expected, expected_size=(20, 30))
+
+    def test_neither_size_matches(self, orientation, format):
+        data = encoded(NOISE, format, exif=exif(orientation))
+        with pytest.raises(UserError, match=r"x\.jpg is 20 x 30 .* 20 x 31"):
+            decode_image(data, "x.jpg", (20, 31))
+
+
+def test_exif_of_a_square_is_applied():
+    data = encoded(NOISE[:, :20], "PNG", exif=exif(6))
+    check(data, np.rot90(NOISE[:, :20], -1), expected_size=(20, 20))
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 77])
+def test_senseless_orientation_is_ignored(orientation):
+    check(encoded(NOISE, "PNG", exif=exif(orientation)), NOISE)
+
+
+def test_exif_without_orientation():
+    tags = Image.Exif()
+    tags[ExifTags.Base.Make] = "Camera"
+    data = encoded(NOISE, "JPEG", exif=tags)
+    check(data, pillow(data))
+
+
+def test_broken_exif_is_ignored():
+    broken = b"Exif\0\0garbage!" * 2
+    data = JPEG[:2] + b"\xff\xe1" + struct.pack(">H", len(broken) + 2) + broken + JPEG[2:]
+    check(data, pillow(JPEG))
+
+
+def test_size_without_exif_is_checked():
+    with pytest.raises(UserError, match=r"20 x 30 .* 30 x 20"):
+        decode_image(encoded(NOISE, "JPEG"), "x.jpg", (30, 20))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (100, 20000), (20000, 100)])
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_extreme_sizes(size, format):
+    assert decode_image(encoded(np.zeros((*size, 3), np.uint8), format), "x.jpg").shape == (*size, 3)
+
+
+JPEG, PROGRESSIVE, PNG = encoded(NOISE, "JPEG"), encoded(NOISE, "JPEG", progressive=True), encoded(NOISE, "PNG")
+
+
+DAMAGED = {
+    "empty": b"",
+    "one byte": b"\0",
+    "zeros": bytes(5000),
+    "text": b"<html>404</html>",
+    "JPEG marker": JPEG[:2],
+    "JPEG header": JPEG[:40],
+    "half a JPEG": JPEG[: len(JPEG) // 2],
+    "half a JPEG, closed": JPEG[: len(JPEG) // 2] + b"\xff\xd9",
+    "JPEG without its end": JPEG[:-2],
+    "half a progressive JPEG": PROGRESSIVE[: len(PROGRESSIVE) // 2],
+    "PNG header": PNG[:20],
+    "half a PNG": PNG[: len(PNG) // 2],
+    "GIF": encoded(GREY, "GIF")[:60],
+    "WebP": encoded(NOISE, "WEBP")[:60],
+    "TIFF": encoded(NOISE, "TIFF")[:300],
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED.keys())
+def test_damaged_files_are_named(data):
+    with pytest.raises(UserError, match=r"some/image\.jpg"):
+        decode_image(data, "some/image.jpg")
+
+
+def test_stray_bytes_at_the_end_of_a_jpeg_are_harmless():
+    check(JPEG[:-2] + b"\0\0\0" + JPEG[-2:], pillow(JPEG))
+    check(JPEG + b"appended", pillow(JPEG))
+
+
+def huge_png():
+    """A PNG whose header promises 60000 x 60000 pixels."""
+    chunks = b""
+    for kind, body in ((b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b""))):
+        chunks += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def huge_jpeg():
+    """A small JPEG whose header promises 60000 x 60000 pixels."""
+    at = JPEG.index(b"\xff\xc0") + 5
+    return JPEG[:at] + struct.pack(">HH", 60000, 60000) + JPEG[at + 4 :]
+
+
+@pytest.mark.parametrize("bomb", [huge_png(), huge_jpeg()])
+def test_decompression_bombs_are_refused(bomb):
+    with pytest.raises(UserError, match=r"bomb\.png.*pixels"):
+        decode_image(bomb, "bomb.png")
+
+
+def test_pillow_limit_still_holds():
+    assert decode_module.MAX_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
