@@ -16,13 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-class UserError(Exception):
-    """A mistake that a person can mend: the message says what was wrong, where, and what to do.
-
-    Commands print the message alone, without a traceback.
-    """
-
-
 @dataclass(frozen=True)
 class GridLevel:
     """One head level: where its features lie, how its grids are cut, which objects it is responsible for.

@@ -10,7 +10,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from aggmask.data import decode as decode_module
 from aggmask.data.decode import decode_image
-from aggmask.structures import UserError
+from aggmask.errors import UserError
 
 rng = np.random.default_rng(0)
 NOISE = rng.integers(0, 256, (20, 30, 3), np.uint8)

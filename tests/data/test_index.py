@@ -13,7 +13,8 @@ from pycocotools import mask as coco_mask
 
 from aggmask.data import index as index_module
 from aggmask.data.index import AnnotationIndex
-from aggmask.structures import Category, UserError
+from aggmask.errors import UserError
+from aggmask.structures import Category
 from tests.data.test_packing import compressed
 
 

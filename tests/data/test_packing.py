@@ -7,7 +7,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from aggmask.data.packing import pack
-from aggmask.structures import UserError
+from aggmask.errors import UserError
 
 SQUARE = [1, 1, 5, 1, 5, 4, 1, 4]  # 4 wide, 3 high
 CATEGORIES = [{"id": 3, "name": "cat"}]

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 
 from aggmask.data import shapes
 from aggmask.data.shapes import CATEGORIES, STAMP, draw_scene, segment, write_shapes
-from aggmask.structures import UserError
+from aggmask.errors import UserError
 
 SMALL = {"train_images": 60, "val_images": 30, "seed": 3}
 

@@ -16,7 +16,7 @@ import pytest
 
 from aggmask.data import storage as storage_module
 from aggmask.data.storage import open_storage
-from aggmask.structures import UserError
+from aggmask.errors import UserError
 
 rng = np.random.default_rng(0)
 IMAGES = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from aggmask.structures import UserError
+from aggmask.errors import UserError
 
 _HEAD = (
     (r"ins_convs\.(\d+)\.(conv|gn)", r"bank.tower.\1.\2"),

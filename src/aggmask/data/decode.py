@@ -13,7 +13,7 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps
 
-from aggmask.structures import UserError
+from aggmask.errors import UserError
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
 

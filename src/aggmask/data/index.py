@@ -24,7 +24,8 @@ import numpy as np
 
 from aggmask.data.packing import pack
 from aggmask.data.storage import COCO_LAYOUT, is_url
-from aggmask.structures import Category, UserError
+from aggmask.errors import UserError
+from aggmask.structures import Category
 
 FORMAT = 1  # of the packed arrays: raise it when their names or meaning change
 _logger = logging.getLogger(__name__)
@@ -128,6 +129,11 @@ class AnnotationIndex:
         """Name of image number i, as the file says."""
         start, end = _span(self._arrays["name_ends"], i)
         return self._arrays["names"][start:end].tobytes().decode()
+
+    def object_counts(self) -> np.ndarray:
+        """(N,) int64: annotations of each image that are not crowds."""
+        single = np.concatenate([[0], np.cumsum(~self._arrays["crowd"])])
+        return np.diff(single[self._arrays["annotation_ends"]])
 
     def annotations(self, i: int) -> ImageAnnotations:
         """Annotations of image number i; the arrays are the caller's own."""

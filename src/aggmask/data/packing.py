@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from aggmask.structures import UserError
+from aggmask.errors import UserError
 
 
 class _Image(msgspec.Struct, gc=False):

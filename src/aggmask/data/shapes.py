@@ -32,7 +32,8 @@ from contourpy import FillType, contour_generator
 from PIL import Image
 from pycocotools import mask as rle
 
-from aggmask.structures import Category, UserError
+from aggmask.errors import UserError
+from aggmask.structures import Category
 
 CATEGORIES = (
     Category(1, "disk"),

@@ -23,7 +23,7 @@ from urllib.parse import quote
 import fsspec
 import numpy as np
 
-from aggmask.structures import UserError
+from aggmask.errors import UserError
 
 COCO_LAYOUT = (
     "COCO is laid out as ROOT/annotations/instances_train2017.json, ROOT/annotations/instances_val2017.json and the "

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aggmask.decoding.matrix_nms import matrix_nms
+from aggmask.errors import UserError
 from aggmask.geometry.frame import Frame
-from aggmask.structures import Category, Cells, Detections, Instances, LevelOutput, UserError
+from aggmask.structures import Category, Cells, Detections, Instances, LevelOutput
 
 _STRIDE = 4  # of the masks that Matrix NMS compares
 
@@ -100,8 +101,11 @@ class Decoder:
         maskness = (masks * inside).sum((1, 2)) / area.clamp(min=1)
         scores = scores * (area > output.level.stride)[:, None]
         place, labels = (scores > self.score_threshold).nonzero(as_tuple=True)
+        scores = scores[place, labels] * maskness[place]
+        best = scores.argsort(descending=True, stable=True)[: self.nms_pre]  # before masks are copied for each class
+        place, labels = place[best], labels[best]
         return Detections(
-            scores=scores[place, labels] * maskness[place],
+            scores=scores[best],
             labels=labels,
             masks=masks[place],
             levels=torch.full_like(place, number),

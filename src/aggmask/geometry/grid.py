@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from aggmask.structures import GridLevel, UserError
+from aggmask.errors import UserError
+from aggmask.structures import GridLevel
 
 
 def make_levels(rows: Sequence[Mapping], interpolation_stride: int = 1) -> list[GridLevel]:

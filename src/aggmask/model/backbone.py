@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from aggmask.structures import UserError
+from aggmask.errors import UserError
 
 _STRIDES = [4, 8, 16, 32]
 
@@ -122,8 +122,16 @@ def _stages(net: nn.Module, count: int) -> list[nn.Module]:
     """The modules that run before the end of stage `count`: stem and stage 1 for 1."""
     if not count:
         return []
-    last = net.feature_info.module_name()[count - 1].replace(".", "_")
+    name = net.feature_info.module_name()[count - 1]
+    outer, _, inner = name.partition(".")
     children = dict(net.named_children())
-    if last not in children:
-        raise UserError(f"model.backbone.frozen_stages={count}: this network cannot be frozen in part; use 0")
-    return list(children.values())[: list(children).index(last) + 1]
+    if (flat := name.replace(".", "_")) in children:
+        return _until(children, flat)
+    if outer in children and inner in (stages := dict(children[outer].named_children())):  # EfficientNet, MobileNet
+        return [*_until(children, outer)[:-1], *_until(stages, inner)]
+    raise UserError(f"model.backbone.frozen_stages={count}: this network cannot be frozen in part; use 0")
+
+
+def _until(modules: Mapping[str, nn.Module], last: str) -> list[nn.Module]:
+    """The modules from the first to the one named `last`."""
+    return list(modules.values())[: list(modules).index(last) + 1]

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from aggmask.errors import UserError
 from aggmask.geometry.grid import cell_of
-from aggmask.structures import Cells, GridLevel, GridTargets, LevelOutput, Objects, UserError
+from aggmask.structures import Cells, GridLevel, GridTargets, LevelOutput, Objects
 
 
 class Assigner:

@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aggmask.errors import UserError
 from aggmask.model.aggregation.context import ContextBranch
 from aggmask.model.aggregation.neighbors import neighbors, settle_window
 from aggmask.model.tower import PRIOR_BIAS
-from aggmask.structures import Cells, GridLevel, UserError
+from aggmask.structures import Cells, GridLevel
 
 
 class CellWeights(nn.Module):

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from aggmask.errors import UserError
 from aggmask.geometry.grid import mask_grid_position
-from aggmask.structures import GridLevel, UserError
+from aggmask.structures import GridLevel
 
 log = logging.getLogger(__name__)
 

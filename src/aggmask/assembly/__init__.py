@@ -1,0 +1,1 @@
+"""From configurations and checkpoints to objects that work together."""

@@ -1,0 +1,141 @@
+"""Plain configurations -> modules, and checkpoints -> models.
+
+A checkpoint names what to build, so only names of this package are taken from one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_class, instantiate
+
+from aggmask.assembly.config import suggest
+from aggmask.data.transforms import Resize
+from aggmask.errors import UserError
+from aggmask.lit_module import SegmentationModule
+from aggmask.predictor import Predictor
+from aggmask.structures import Category
+
+FORMAT = 1  # of the recipe that travels in a checkpoint
+PARTS = ("model", "assigner", "criterion", "decoder", "metric", "optim", "data")
+
+
+def build(node: Mapping[str, Any], **arguments: Any) -> Any:
+    """What a plain `_target_` node describes, given the arguments that only the program knows."""
+    return instantiate(dict(node), **arguments, _convert_="all")
+
+
+def build_module(recipe: Mapping[str, Any], train: bool = True) -> SegmentationModule:
+    """The LightningModule of a recipe: the parts' plain nodes and the categories.
+
+    Args:
+        recipe: the nodes named in PARTS, `categories` as [[id, name], ...], `format`.
+        train: False leaves the optimizer out.
+    """
+    categories = [Category(*pair) for pair in recipe["categories"]]
+    return SegmentationModule(
+        segmenter=build(recipe["model"], num_classes=len(categories)),
+        assigner=build(recipe["assigner"]),
+        criterion=build(recipe["criterion"]),
+        decoder=build(recipe["decoder"]),
+        optim=build(recipe["optim"]) if train else None,
+        categories=categories,
+        metric=build(recipe["metric"], max_detections=recipe["decoder"]["max_detections"]),
+        recipe=recipe,
+    )
+
+
+def make_recipe(cfg: Mapping[str, Any], categories: Sequence[Category]) -> dict[str, Any]:
+    """What a checkpoint carries: the plain nodes of a configuration, and the categories of its data."""
+    parts = {part: deepcopy(cfg[part]) for part in PARTS}
+    return {"format": FORMAT, "categories": [[c.id, c.name] for c in categories], **parts}
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint of this package: plain containers and tensors only, on the CPU.
+
+    Raises:
+        UserError: no such file, not a checkpoint of this package, or one that names code of others.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"checkpoint={path}: there is no such file")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"checkpoint={path}: not a readable checkpoint ({reason})") from error
+    recipe = content.get("hyper_parameters") if isinstance(content, dict) else None
+    if not isinstance(recipe, dict) or "format" not in recipe or "state_dict" not in content:
+        raise UserError(f"checkpoint={path}: was not written by aggmask (it has no recipe of the model)")
+    if recipe["format"] > FORMAT:
+        raise UserError(
+            f"checkpoint={path}: format {recipe['format']} is newer than this aggmask, which reads {FORMAT}"
+        )
+    for part in PARTS:
+        if part != "optim":  # which names torch.optim, and is never built from a checkpoint
+            _check_targets(recipe[part], f"checkpoint={path}: {part}")
+    return content
+
+
+def load_module(path: str | Path, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> SegmentationModule:
+    """A checkpoint's module with its weights, for evaluation.
+
+    Args:
+        overrides: part -> keys that replace those of the checkpoint's recipe.
+
+    Raises:
+        UserError: see `read_checkpoint`; a key that a part does not have.
+    """
+    content = read_checkpoint(path)
+    recipe = content["hyper_parameters"]
+    recipe["model"]["backbone"].update(pretrained=False, weights=None)  # they come with the checkpoint
+    for part, keys in (overrides or {}).items():
+        for key, value in keys.items():
+            if key not in recipe[part] and key not in inspect.signature(get_class(recipe[part]["_target_"])).parameters:
+                raise UserError(f"{part}.{key}: there is no such key{suggest(key, recipe[part])}")
+            recipe[part][key] = value
+    module = build_module(recipe, train=False)
+    module.load_state_dict(content["state_dict"])
+    return module.eval()
+
+
+def load(
+    checkpoint: str | Path,
+    device: str | torch.device | None = None,
+    short_side: int | None = None,
+    long_side: int | None = None,
+) -> Predictor:
+    """A trained model for pictures.
+
+    Args:
+        checkpoint: file that training wrote.
+        device: by default a GPU if there is one.
+        short_side, long_side: size of the network's input, pixels; by default as in the checkpoint's evaluation.
+
+    Raises:
+        UserError: see `read_checkpoint`.
+    """
+    module = load_module(checkpoint)
+    data = module.hparams["data"]
+    sides = short_side or data["short_side"]
+    resize = Resize((sides if isinstance(sides, int) else max(sides),), long_side or data["long_side"])
+    return Predictor(module.segmenter, module.decoder, resize, module.categories, device)
+
+
+def _check_targets(node: Any, where: str) -> None:
+    if isinstance(node, dict):
+        target = node.get("_target_", "aggmask.")
+        if not str(target).startswith("aggmask."):
+            raise UserError(f"{where} names '{target}', which is not a part of aggmask: refused")
+        for value in node.values():
+            _check_targets(value, where)
+    elif isinstance(node, list):
+        for value in node:
+            _check_targets(value, where)

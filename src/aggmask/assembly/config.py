@@ -1,0 +1,172 @@
+"""Configurations: where they are, what their names resolve to, and what is wrong with one before anything is built.
+
+Hydra refuses an unknown key on the command line, but lets one through in a YAML file and behind a `+`. So every
+`_target_` of a composed configuration is compared with the signature of what it names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import time
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from aggmask.errors import UserError
+
+_HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
+_SIMPLE = (int, float, bool, str, type(None))
+
+
+def conf_dir() -> str:
+    """The folder of configurations: beside the package when installed, at the top of a checkout otherwise.
+
+    Raises:
+        FileNotFoundError: neither is there.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parents[1] / "conf"):
+        if (folder / "train.yaml").is_file():
+            return str(folder)
+    raise FileNotFoundError(f"no conf/train.yaml in {package} nor in {package.parents[1]}")
+
+
+def register_resolvers() -> None:
+    """`${run_stamp:}`: one name for this run on all of its ranks and nodes. `${main_rank_only:x}`: null elsewhere."""
+    OmegaConf.register_new_resolver("run_stamp", run_stamp, replace=True)
+    OmegaConf.register_new_resolver("main_rank_only", lambda value: None if global_rank() else value, replace=True)
+
+
+def run_stamp() -> str:
+    """The start time; under SLURM and torchrun the job's id, which all ranks and a requeued job agree on."""
+    env = os.environ
+    if "AGGMASK_RUN_STAMP" not in env:
+        torchrun = env.get("TORCHELASTIC_RUN_ID", "none")
+        if "SLURM_JOB_ID" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+            array = env.get("SLURM_ARRAY_JOB_ID")
+            job = f"{array}_{env['SLURM_ARRAY_TASK_ID']}" if array else env["SLURM_JOB_ID"]
+            stamp = f"slurm-{job}"
+        elif torchrun != "none":
+            stamp = f"torchrun-{torchrun[:8]}"
+        else:
+            stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        env["AGGMASK_RUN_STAMP"] = stamp  # processes that Lightning starts for other ranks inherit it
+    return env["AGGMASK_RUN_STAMP"]
+
+
+def global_rank() -> int:
+    """Rank of this process as its launcher says, before any process group exists."""
+    return int(next((os.environ[k] for k in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if k in os.environ), 0))
+
+
+def plain(node: Any) -> Any:
+    """A resolved copy in plain dicts and lists, which checkpoints may hold."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def check(cfg: DictConfig, command: str) -> None:
+    """Look for keys that nothing reads and values of the wrong type, without building anything.
+
+    Args:
+        cfg: composed configuration.
+        command: whose it is; `conf/<command>.yaml` says which keys there are at the top.
+
+    Raises:
+        UserError: names each key and what would be valid.
+    """
+    primary = OmegaConf.load(Path(conf_dir(), f"{command}.yaml"))
+    groups = [str(next(iter(entry))) for entry in primary.get("defaults", []) if isinstance(entry, DictConfig)]
+    known = {*map(str, primary), *groups} - {"defaults", "hydra"}
+    problems = [_unknown(str(key), "the configuration", known) for key in cfg if key not in known]
+    problems += _problems(cfg, "")
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _problems(node: Any, path: str) -> Iterator[str]:
+    if isinstance(node, ListConfig):
+        for number in range(len(node)):
+            yield from _problems(node._get_node(number), f"{path}[{number}]")
+        return
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
+        return
+    if "_target_" in node:
+        yield from _signature_problems(node, path)
+    for key in node:
+        yield from _problems(node._get_node(key), f"{path}.{key}" if path else str(key))
+
+
+def _signature_problems(node: DictConfig, path: str) -> Iterator[str]:
+    target = node["_target_"]
+    try:
+        called = get_object(target)
+    except Exception as error:
+        yield f"{path}._target_: cannot import '{target}' ({error})"
+        return
+    parameters = inspect.signature(called).parameters
+    hints = _hints(called)
+    free = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+    for key in node:
+        if key in _HYDRA_KEYS:
+            continue
+        if key not in parameters and not free:
+            yield _unknown(f"{path}.{key}" if path else str(key), target, parameters)
+        elif key in hints and not OmegaConf.is_config(value := node[key]) and not _fits(value, hints[key]):
+            yield f"{path}.{key}={value}: must be {_readable(hints[key])}"
+
+
+def _unknown(path: str, owner: str, known: typing.Iterable[str]) -> str:
+    return f"{path}: {owner} has no such key{suggest(path.rpartition('.')[2], known)}"
+
+
+def suggest(name: str, known: typing.Iterable[str]) -> str:
+    """'; did you mean ...?' where something is close, else all that would be valid."""
+    known = sorted(set(known) - {"self"})
+    close = difflib.get_close_matches(name, known, 1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else f"; valid: {', '.join(known)}"
+
+
+def _hints(called: Any) -> Mapping[str, Any]:
+    try:
+        return typing.get_type_hints(called.__init__ if inspect.isclass(called) else called)
+    except Exception:  # hints of other libraries may name what is not importable
+        return {}
+
+
+def _alternatives(hint: Any) -> list[Any]:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [inner for part in typing.get_args(hint) for inner in _alternatives(part)]
+    return [hint]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """False only where a plain value certainly does not fit a plain hint."""
+    for part in _alternatives(hint):
+        if typing.get_origin(part) is typing.Literal:
+            fits = value in typing.get_args(part)
+        elif part not in _SIMPLE:
+            fits = True
+        elif isinstance(value, bool) or part is bool:
+            fits = part is bool and isinstance(value, bool)
+        else:
+            fits = isinstance(value, (int, float) if part is float else part)
+        if fits:
+            return True
+    return False
+
+
+def _readable(hint: Any) -> str:
+    names = []
+    for part in _alternatives(hint):
+        if typing.get_origin(part) is typing.Literal:
+            names += map(str, typing.get_args(part))
+        else:
+            names.append("null" if part is type(None) else getattr(part, "__name__", str(part)))
+    return " or ".join(names)

@@ -1,0 +1,1 @@
+"""What hangs on the training loop: pictures, results, messages."""

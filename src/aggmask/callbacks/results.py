@@ -1,0 +1,38 @@
+"""Keeps `results.json` in step with the best checkpoint, and says each evaluation's numbers."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+log = logging.getLogger(__name__)
+
+
+class BestResults(pl.Callback):
+    """Writes the detections of the best evaluation so far.
+
+    Args:
+        path: COCO results file to write.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self.best = Path(path), float("-inf")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or "val/AP" not in trainer.callback_metrics:
+            return
+        ap, ap50, ap75 = (float(trainer.callback_metrics[f"val/{name}"]) for name in ("AP", "AP50", "AP75"))
+        if trainer.is_global_zero:
+            log.info("step %d: mask AP %.4f, AP50 %.4f, AP75 %.4f", trainer.global_step, ap, ap50, ap75)
+        if ap > self.best:
+            self.best = ap
+            pl_module.metric.write_results(self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = state["best"]

@@ -1,0 +1,156 @@
+"""Images and objects of a COCO-format data set, in the network frame, one by one and as batches.
+
+Source: method.md sections 5 and 8. Deliberate differences from the published pipeline: images without annotations may
+be kept, as negatives; objects are dropped when nothing of their mask is left after the last transform (not when their
+box is small); pixels stay uint8 and are normalized on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.data import Dataset
+
+from aggmask.data.decode import decode_image
+from aggmask.data.index import AnnotationIndex
+from aggmask.data.raster import bitmap, rasterize
+from aggmask.data.sampler import Sample
+from aggmask.data.storage import Storage
+from aggmask.data.transforms import ColorJitter, apply_frame
+from aggmask.geometry.frame import Frame, Size, pad_to_multiple
+from aggmask.structures import ImageBatch, Instances, Objects
+
+MASK_STRIDE = 4  # the finest output stride of any head; coarser masks are averaged from it
+CANVAS_MULTIPLE = 32  # the coarsest stride of the backbone
+ChooseFrame = Callable[[Size, np.random.Generator, "int | None"], Frame]
+
+
+class CocoInstances(Dataset):
+    """One-image batches, asked for by `Sample`. Randomness comes from (seed, epoch, image) alone.
+
+    Args:
+        index: the annotations.
+        storage: the images.
+        choose_frame: (size, rng, short side or None) -> frame, see `transforms`.
+        training: False leaves the objects out.
+        color_jitter: None leaves colors alone.
+        skip_empty: leave out images without objects (those with crowds only, too).
+        seed: of the transforms.
+
+    Attributes:
+        positions: (N,) int64, which images of the index these are.
+    """
+
+    def __init__(
+        self,
+        index: AnnotationIndex,
+        storage: Storage,
+        choose_frame: ChooseFrame,
+        training: bool,
+        color_jitter: ColorJitter | None = None,
+        skip_empty: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.index, self.storage = index, storage
+        self.choose_frame, self.color_jitter = choose_frame, color_jitter
+        self.training, self.seed = training, seed
+        self.positions = np.arange(len(index))
+        if skip_empty:
+            self.positions = np.flatnonzero(index.object_counts())
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(N, 2) int32 (height, width) of the originals."""
+        return self.index.sizes[self.positions]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, sample: Sample | int) -> ImageBatch:
+        """A batch of one image on a canvas of its own size; `collate` joins them. A bare number means epoch 0."""
+        return self.__getitems__([sample])[0]
+
+    def __getitems__(self, samples: Sequence[Sample | int]) -> list[ImageBatch]:
+        """What the data loader calls: all files of a batch are asked for at once, for the sake of remote storage.
+
+        Raises:
+            UserError: a file is missing, damaged, or not of the size that the annotations say.
+        """
+        samples = [sample if isinstance(sample, Sample) else Sample(int(sample)) for sample in samples]
+        names = [self.index.file_name(int(self.positions[sample.index])) for sample in samples]
+        files = self.storage.read_many(names)
+        return [self._load(sample, *file) for sample, file in zip(samples, zip(files, names, strict=True), strict=True)]
+
+    def _load(self, sample: Sample, data: bytes, name: str) -> ImageBatch:
+        i = int(self.positions[sample.index])
+        image = decode_image(data, name, expected_size=tuple(self.index.sizes[i].tolist()))
+        rng = np.random.default_rng((self.seed, sample.epoch, i))
+        frame = self.choose_frame(image.shape[:2], rng, sample.short_side)
+        if self.color_jitter is not None:
+            image = self.color_jitter(image, rng)
+        pixels = apply_frame(image, frame)[None]
+        objects = [self._objects(i, frame)] if self.training else []
+        return ImageBatch(pixels, [frame], [int(self.index.image_ids[i])], objects)
+
+    def _objects(self, i: int, frame: Frame) -> Objects:
+        """Objects of image i that the frame shows."""
+        annotations = self.index.annotations(i)
+        single = np.flatnonzero(~annotations.crowd)
+        masks, centers, areas = rasterize([annotations.segmentations[k] for k in single], frame, MASK_STRIDE)
+        boxes = annotations.boxes[single].copy()
+        boxes[:, 2:] += boxes[:, :2]
+        shown = areas > 0
+        return Objects(
+            labels=torch.from_numpy(annotations.labels[single][shown]),
+            boxes=torch.from_numpy(frame.boxes_to_network(boxes)[shown]).float(),
+            centers=torch.from_numpy(centers[shown]),
+            areas=torch.from_numpy(areas[shown]).float(),
+            masks={MASK_STRIDE: torch.from_numpy(masks[shown])},
+        )
+
+    def original(self, image_id: int) -> tuple[np.ndarray, Instances]:
+        """An image as it is, (H, W, 3) uint8, and its annotated objects (no crowds) in the original frame."""
+        i = int(np.searchsorted(self.index.image_ids, image_id))
+        name, size = self.index.file_name(i), tuple(self.index.sizes[i].tolist())
+        image = decode_image(self.storage.read(name), name, expected_size=size)
+        annotations = self.index.annotations(i)
+        single = np.flatnonzero(~annotations.crowd)
+        truth = Instances.empty(size, self.index.categories)
+        bitmaps = [bitmap(annotations.segmentations[k], size) for k in single]
+        truth.masks = torch.cat([truth.masks, *(torch.from_numpy(b)[None] for b in bitmaps)])
+        truth.labels, truth.scores = torch.from_numpy(annotations.labels[single]), torch.ones(len(single))
+        return image, truth
+
+
+def collate(images: Sequence[ImageBatch]) -> ImageBatch:
+    """Join batches on the smallest common canvas whose sides are multiples of 32.
+
+    Pixels come channels-last in memory, (B, 3, H, W) in shape; padding is 0.
+    """
+    frames = [frame for image in images for frame in image.frames]
+    height, width = pad_to_multiple(
+        tuple(map(max, zip(*(frame.padded for frame in frames), strict=True))), CANVAS_MULTIPLE
+    )
+    pixels = torch.zeros((len(frames), height, width, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    start = 0
+    for image in images:
+        rows, columns = image.pixels.shape[-2:]
+        pixels[start : start + len(image), :, :rows, :columns] = image.pixels
+        start += len(image)
+    return ImageBatch(
+        pixels=pixels,
+        frames=[frame.on_canvas((height, width)) for frame in frames],
+        image_ids=[image_id for image in images for image_id in image.image_ids],
+        objects=[_on_canvas(objects, (height, width)) for image in images for objects in image.objects],
+    )
+
+
+def _on_canvas(objects: Objects, padded: Size) -> Objects:
+    masks = {}
+    for stride, bitmaps in objects.masks.items():
+        below, beside = padded[0] // stride - bitmaps.shape[1], padded[1] // stride - bitmaps.shape[2]
+        masks[stride] = F.pad(bitmaps, (0, beside, 0, below))
+    return Objects(objects.labels, objects.boxes, objects.centers, objects.areas, masks)

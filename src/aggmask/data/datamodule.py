@@ -1,0 +1,267 @@
+"""What is typed under `data.`: from a folder in COCO layout to training and validation batches.
+
+Source: method.md section 8 for the recipe. The position in the middle of an epoch is kept in the datamodule's state,
+not in the loader's: Lightning 2.6 drops the latter as soon as `estimated_stepping_batches` is read. The samplers split
+the data over ranks themselves: `Trainer(use_distributed_sampler=False)`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from filelock import FileLock
+from torch.utils.data import DataLoader, Sampler
+
+from aggmask.data.coco import CANVAS_MULTIPLE, CocoInstances, collate
+from aggmask.data.index import AnnotationIndex
+from aggmask.data.places import Source, Split, existing, is_found, require
+from aggmask.data.sampler import EvaluationBatches, TrainingBatches
+from aggmask.data.storage import open_storage
+from aggmask.data.transforms import ColorJitter, LargeScaleJitter, Resize
+from aggmask.errors import UserError
+from aggmask.geometry.frame import fit_within, pad_to_multiple
+from aggmask.structures import Category
+
+_MAX_WORKERS = 8
+_logger = logging.getLogger(__name__)
+
+
+class CocoDataModule(pl.LightningDataModule):
+    """Training and validation data in COCO format.
+
+    Args:
+        root: folder in COCO layout; may be None when `train` and `val` name everything.
+        train, val: {"annotations": file, "images": folder, zip or URL}; what is None lies at its usual place in `root`.
+        batch_size: images per device.
+        num_workers: loader processes per device; None: as many as there are processors, at most 8.
+        short_side: pixels, or a list of which one is drawn in training (the largest is used in evaluation).
+        long_side: pixels, upper limit.
+        flip: probability of a mirrored training image.
+        large_scale_jitter: None, or {"min_scale", "max_scale", "size"}: replaces the resizing in training.
+        color_jitter: None, or any of {"brightness", "contrast", "saturation", "hue"}.
+        skip_empty: train on images with objects only (as published).
+        group_by_orientation: train on batches of upright or of lying images (as published).
+        scale_per: "image" (as published) or "batch": for what a short side is drawn. "batch" pads less.
+        seed: of order and transforms; the same on all ranks.
+        cache_dir: for the annotation index; None: beside the annotations.
+        prepare: called with `root` before anything is read, by one process at a time; makes the data set, and does
+            nothing when it is there.
+
+    Attributes:
+        train, val: the places of the two splits.
+
+    Raises:
+        UserError: an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        train: Source | None = None,
+        val: Source | None = None,
+        batch_size: int = 2,
+        num_workers: int | None = None,
+        short_side: int | Sequence[int] = 800,
+        long_side: int = 1333,
+        flip: float = 0.5,
+        large_scale_jitter: Mapping[str, Any] | None = None,
+        color_jitter: Mapping[str, float] | None = None,
+        skip_empty: bool = True,
+        group_by_orientation: bool = True,
+        scale_per: str = "image",
+        seed: int = 0,
+        cache_dir: str | None = None,
+        prepare: Callable[[Path], Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if scale_per not in ("image", "batch"):
+            raise UserError(f'data.scale_per={scale_per!r}: use "image" or "batch".')
+        if scale_per == "batch" and large_scale_jitter is not None:
+            raise UserError("data.scale_per=batch does nothing with data.large_scale_jitter, which scales each image.")
+        if prepare is not None and root is None:
+            raise UserError("data.prepare makes the data set in data.root, which is not given.")
+        short_sides = (short_side,) if isinstance(short_side, int) else tuple(short_side)
+        if not short_sides or min(short_sides) < 1 or long_side < 1 or batch_size < 1:
+            raise UserError(f"data: short_side={short_side}, {long_side=} and {batch_size=} must be at least 1.")
+        self.root = None if root is None else Path(root).expanduser()
+        self.train, self.val = Split.of("train", train, self.root), Split.of("val", val, self.root)
+        self.batch_size, self.num_workers = batch_size, _workers() if num_workers is None else num_workers
+        self.short_sides, self.scale_per = short_sides, scale_per
+        self.evaluation_resize = Resize((max(short_sides),), long_side)
+        self.training_frame = Resize(short_sides, long_side, flip)
+        if large_scale_jitter is not None:
+            self.training_frame = _build("large_scale_jitter", LargeScaleJitter, {**large_scale_jitter, "flip": flip})
+        self.color_jitter = None if color_jitter is None else _build("color_jitter", ColorJitter, color_jitter)
+        self.skip_empty, self.group_by_orientation = skip_empty, group_by_orientation
+        self.seed, self.cache_dir, self.prepare = seed, cache_dir, prepare
+        self._resume = (0, 0)
+
+    def prepare_data(self) -> None:
+        """Make the data set where there is a way to. Two processes that start at once make it once."""
+        if self.prepare is None:
+            return
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root.with_name(f".{self.root.name}.lock")):
+            self.prepare(self.root)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Look whether everything is there and fits together. Evaluation alone needs no training data.
+
+        Raises:
+            UserError: something is missing, or training and validation have different categories.
+        """
+        if stage in ("fit", None):
+            require(self.train, self.val)
+            self._check_categories()
+        else:
+            require(self.val)
+
+    def _check_categories(self) -> None:
+        train = {category.id: category.name for category in self._train_index.categories}
+        val = {category.id: category.name for category in self._val_index.categories}
+        if train.keys() == val.keys():
+            return
+        missing = [f"{id} ({train[id]})" for id in sorted(train.keys() - val.keys())]
+        added = [f"{id} ({val[id]})" for id in sorted(val.keys() - train.keys())]
+        raise UserError(
+            "Training and validation annotations have different categories: only in "
+            f"{self.train.annotations}: {', '.join(missing) or 'none'}; only in {self.val.annotations}: "
+            f"{', '.join(added) or 'none'}. List the same categories in both files; one may well have no annotations."
+        )
+
+    @cached_property
+    def _train_index(self) -> AnnotationIndex:
+        return AnnotationIndex.open(self.train.annotations, self.cache_dir)
+
+    @cached_property
+    def _val_index(self) -> AnnotationIndex:
+        return AnnotationIndex.open(self.val.annotations, self.cache_dir)
+
+    @property
+    def categories(self) -> list[Category]:
+        """Those of the training annotations; of the validation annotations where only these are there.
+
+        May be read before fit: makes the data set if need be.
+
+        Raises:
+            UserError: neither file is there.
+        """
+        if "_train_index" not in self.__dict__:  # else the data set was made and looked at before
+            self.prepare_data()
+        if not is_found(self.train.annotations):
+            if is_found(self.val.annotations):
+                return self._val_index.categories
+            require(self.train, self.val)
+        return self._train_index.categories
+
+    @property
+    def val_annotations(self) -> str | None:
+        """Path or URL of the validation annotations, for the metric."""
+        return self.val.annotations
+
+    @cached_property
+    def train_dataset(self) -> CocoInstances:
+        dataset = CocoInstances(
+            self._train_index,
+            open_storage(existing(self.train.images)),
+            self.training_frame,
+            training=True,
+            color_jitter=self.color_jitter,
+            skip_empty=self.skip_empty,
+            seed=self.seed,
+        )
+        return _not_empty(dataset, self.train.annotations)
+
+    @cached_property
+    def val_dataset(self) -> CocoInstances:
+        storage = open_storage(existing(self.val.images))
+        dataset = CocoInstances(self._val_index, storage, self.evaluation_resize, training=False)
+        return _not_empty(dataset, self.val.annotations)
+
+    def train_dataloader(self) -> DataLoader:
+        """Training batches of this rank, from the position of the checkpoint that was loaded last, if any."""
+        sizes = self.train_dataset.sizes
+        groups = sizes[:, 1] < sizes[:, 0] if self.group_by_orientation else np.zeros(len(sizes), np.int64)
+        short_sides = self.short_sides if self.scale_per == "batch" else ()
+        resume, self._resume = self._resume, (0, 0)
+        rank, ranks = self._rank()
+        batches = TrainingBatches(groups, self.batch_size, self.seed, rank, ranks, short_sides, resume)
+        return self._loader(self.train_dataset, batches)
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation batches of this rank: images of one canvas size together, each image once."""
+        resize = self.evaluation_resize
+        canvases = [
+            pad_to_multiple(fit_within(size, resize.short_sides[0], resize.long_side), CANVAS_MULTIPLE)
+            for size in self.val_dataset.sizes.tolist()
+        ]
+        groups = np.unique(canvases, axis=0, return_inverse=True)[1].reshape(-1)
+        return self._loader(self.val_dataset, EvaluationBatches(groups, self.batch_size, *self._rank()))
+
+    def _loader(self, dataset: CocoInstances, batches: Sampler) -> DataLoader:
+        return DataLoader(  # (its workers run torch on one thread each)
+            dataset,
+            batch_sampler=batches,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _rank(self) -> tuple[int, int]:
+        """(rank, ranks) of this process."""
+        if self.trainer is not None:
+            return self.trainer.global_rank, self.trainer.world_size
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return 0, 1
+
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands: epoch, batches done in it (per rank), and images per batch of all ranks."""
+        if self.trainer is None:
+            return {}
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        images = self.batch_size * self.trainer.world_size
+        return {"epoch": self.trainer.current_epoch, "batches": done, "images_per_batch": images}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Take up training there. A checkpoint that is only evaluated leaves no trace."""
+        if self.trainer is not None and self.trainer.state.fn != "fit":
+            return
+        self._resume = state["epoch"], state["batches"]
+        warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # Lightning asks only the loader
+        now = self.batch_size * self._rank()[1]
+        if state["batches"] and state["images_per_batch"] != now:
+            _logger.warning(
+                "The checkpoint was written %d batches into an epoch of %d images per step, now %d: that epoch is "
+                "finished with the same number of steps skipped, so some images are seen twice or not at all.",
+                state["batches"], state["images_per_batch"], now,
+            )  # fmt: skip
+
+
+def _workers() -> int:
+    available = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return min(len(available), _MAX_WORKERS)
+
+
+def _build(name: str, kind: type, arguments: Mapping[str, Any]) -> Any:
+    try:
+        return kind(**arguments)
+    except TypeError as error:  # a missing or an unknown key
+        raise UserError(f"data.{name}={dict(arguments)}: {error}.") from error
+
+
+def _not_empty(dataset: CocoInstances, annotations: str) -> CocoInstances:
+    if not len(dataset):
+        hint = " Images without objects are left out: data.skip_empty=false keeps them." if dataset.training else ""
+        raise UserError(f"{annotations} has no image to use.{hint}")
+    return dataset

@@ -1,0 +1,76 @@
+"""Evaluate: `python -m aggmask.evaluate checkpoint=FILE [data.root=DIR] [key=value ...]`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+
+from aggmask.assembly.command import run_command
+from aggmask.assembly.config import check, conf_dir, plain, register_resolvers
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from aggmask.metrics.evaluators import CategoryScore
+
+register_resolvers()
+
+
+def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's twelve COCO numbers and AP per category on validation data; writes `results.json`.
+
+    Args:
+        config: plain content of `conf/evaluate.yaml`. What its `data`, `decoder` and `metric` say is laid over what
+            the checkpoint says; another `data.root` than the checkpoint's is taken as it is there.
+    """
+    from aggmask.assembly.build import build, load_module
+
+    overrides = {part: config[part] for part in ("data", "decoder", "metric")}
+    if "root" in config["data"]:  # someone's own data set: nothing is drawn into it, no place is remembered
+        overrides["data"] = {"prepare": None, "train": {}, "val": {}} | config["data"]
+    module = load_module(config["checkpoint"], overrides)
+    data = build(module.hparams["data"])
+    trainer = build(config["trainer"], logger=False, enable_checkpointing=False)
+    trainer.validate(module, datamodule=data, verbose=False)
+    folder = Path(config["output"] or Path(config["checkpoint"]).expanduser().parent / "evaluation")
+    folder.mkdir(parents=True, exist_ok=True)
+    module.metric.write_results(folder / "results.json")
+    numbers = {
+        name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items() if "/" in name
+    }
+    per_category = list(module.metric.per_category().values())
+    if trainer.is_global_zero:
+        print(report(numbers, per_category))
+        print(f"detections: {folder / 'results.json'}")
+    return {"numbers": numbers, "per_category": per_category, "trainer": trainer, "module": module}
+
+
+def report(numbers: Mapping[str, float], per_category: Sequence[CategoryScore]) -> str:
+    """The numbers as a person reads them; -1, which COCO gives where there is nothing to find, is a dash."""
+    lines = [f"{name:>6}  {_shown(value)}" for name, value in numbers.items()]
+    width = max([len(score.name) for score in per_category] + [8])
+    lines += ["", f"{'category':<{width}}      AP    AP50"]
+    lines += [f"{score.name:<{width}}  {_shown(score.ap)}  {_shown(score.ap50)}" for score in per_category]
+    return "\n".join(lines)
+
+
+def _shown(value: float) -> str:
+    return f"{value:6.4f}" if value >= 0 else "     -"
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="evaluate")
+def _main(cfg: DictConfig) -> None:
+    check(cfg, "evaluate")
+    evaluate(plain(cfg))
+
+
+def main() -> None:
+    """Entry point of `python -m aggmask.evaluate` and `aggmask-evaluate`."""
+    run_command(_main, open_nodes=("data", "decoder", "metric"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The only LightningModule: wires segmenter, assigner, criterion, decoder and metric, and logs what they say."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from aggmask.decoding.decode import Decoder
+from aggmask.errors import UserError
+from aggmask.metrics.coco_mask_ap import CocoMaskAP
+from aggmask.model.segmenter import Segmenter
+from aggmask.optim import OptimizerRecipe
+from aggmask.structures import Category, Detections, ImageBatch
+from aggmask.supervision.assign import Assigner
+from aggmask.supervision.criterion import Criterion
+
+log = logging.getLogger(__name__)
+
+
+class SegmentationModule(pl.LightningModule):
+    """A segmenter in training and evaluation.
+
+    Args:
+        segmenter, assigner, criterion, decoder, optim: the parts.
+        categories: of the data set; a label is a place in this list.
+        metric: maker of the COCO metric from (annotations, category_ids=...).
+        recipe: plain containers that tell how to build all of this again; travels in every checkpoint.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        assigner: Assigner,
+        criterion: Criterion,
+        decoder: Decoder,
+        optim: OptimizerRecipe | None,
+        categories: Sequence[Category],
+        metric: Callable[..., CocoMaskAP],
+        recipe: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(dict(recipe))
+        self.segmenter, self.assigner, self.criterion, self.decoder = segmenter, assigner, criterion, decoder
+        self.optim_recipe, self.categories, self.make_metric = optim, list(categories), metric
+        self.metric: CocoMaskAP | None = None
+
+    def setup(self, stage: str) -> None:
+        if stage in ("fit", "validate") and self.metric is None:
+            data = self.trainer.datamodule
+            ids = matching_ids(self.categories, data.val_dataset.index.categories, data.val.annotations)
+            self.metric = self.make_metric(data.val.annotations, category_ids=ids)
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        outputs = self.segmenter(self.segmenter.normalize(batch))
+        targets = self.assigner(outputs, batch.objects, batch.pixels.shape[-2:])
+        losses = self.criterion(outputs, targets)
+        loss = sum(losses.values())
+        values = {f"train/{name}": value.detach() for name, value in losses.items()}
+        self.log_dict({"train/loss": loss.detach(), **values}, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    @torch.no_grad()
+    def detect(self, batch: ImageBatch) -> list[Detections]:
+        """Detections of each image, network frame."""
+        return self.decoder(self.segmenter(self.segmenter.normalize(batch)), batch.pixels.shape[-2:])
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> list[Detections]:
+        detections = self.detect(batch)
+        for image_id, frame, found in zip(batch.image_ids, batch.frames, detections, strict=True):
+            masks = frame.masks_to_original(found.masks, threshold=self.decoder.mask_threshold)
+            self.metric.update(image_id, masks, found.scores, found.labels)
+        return detections
+
+    def on_validation_epoch_end(self) -> None:
+        if self.trainer.sanity_checking:
+            self.metric.reset()
+            return
+        values = self.metric.compute()
+        self.log_dict({f"val/{name}": value.float() for name, value in values.items()})
+        self.log("val_AP", values["AP"].float(), prog_bar=True, logger=False)
+
+    def on_validation_epoch_start(self) -> None:
+        # Not at the end: callbacks still read the results then.
+        self.metric.reset()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        trainer = self.trainer
+        images = trainer.datamodule.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return self.optim_recipe.configure(trained, int(trainer.estimated_stepping_batches), images)
+
+
+def matching_ids(own: Sequence[Category], found: Sequence[Category], place: str) -> list[int]:
+    """Ids in an annotation file of a model's categories: by name, else, where names were changed, by id.
+
+    Raises:
+        UserError: the file lacks a category of the model; names it.
+    """
+    by_name = {category.name: category.id for category in found}
+    if all(category.name in by_name for category in own):
+        return [by_name[category.name] for category in own]
+    ids = {category.id for category in found}
+    if all(category.id in ids for category in own):
+        log.warning("%s names its categories otherwise than the model: they are matched by id", place)
+        return [category.id for category in own]
+    missing = [f"{c.id} ({c.name})" for c in own if c.name not in by_name and c.id not in ids]
+    raise UserError(
+        f"{place} has no category for {', '.join(missing) or 'some names'} of the model, which knows "
+        f"{', '.join(c.name for c in own)}. Evaluate on a file with these categories."
+    )

@@ -1,0 +1,124 @@
+"""The annotation file as the evaluators need it: checked once, masks as RLE, nothing else in it.
+
+Source: the COCO annotation format (https://cocodataset.org/#format-data).
+Deliberate differences from `pycocotools.coco.COCO`: annotations are numbered anew from 1 (there, id 0 reads as "no
+match", and of equal ids only one is kept); `iscrowd` may be missing (0) and so may `area` (the mask's pixels);
+annotations without a mask are left out with a warning instead of ending the run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from aggmask.errors import UserError
+from aggmask.metrics import rle
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What is annotated, in the original frame."""
+
+    sizes: dict[int, tuple[int, int]]  # image id -> (height, width)
+    categories: dict[int, str]  # category id -> name
+    annotations: list[dict[str, Any]]  # id (from 1), image_id, category_id, area, iscrowd, segmentation (RLE)
+
+    def restricted_to(self, image_ids: Collection[int]) -> GroundTruth:
+        """The same for these images only."""
+        sizes = {image_id: size for image_id, size in self.sizes.items() if image_id in image_ids}
+        return replace(self, sizes=sizes, annotations=[a for a in self.annotations if a["image_id"] in sizes])
+
+    def as_coco(self, annotations: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+        """A COCO data set of these images and categories, with the ground truth or with other annotations."""
+        return {
+            "images": [{"id": i, "height": h, "width": w} for i, (h, w) in self.sizes.items()],
+            "categories": [{"id": i, "name": name} for i, name in self.categories.items()],
+            "annotations": self.annotations if annotations is None else annotations,
+        }
+
+
+def load(annotations: str | Path | dict[str, Any], category_ids: Sequence[int]) -> GroundTruth:
+    """Read a COCO file (a path, or an address that fsspec knows) or take its content, and check it.
+
+    Args:
+        category_ids: the ids that the model predicts; the categories of a file that does not list its own.
+
+    Raises:
+        UserError: the file is missing or no COCO file, or an annotation or image cannot be used, with its id.
+    """
+    source = "the given annotations" if isinstance(annotations, dict) else str(annotations)
+    content = annotations if isinstance(annotations, dict) else _read(source)
+    if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
+        raise UserError(f"{source}: not a COCO annotation file: it needs 'images' and 'annotations'")
+    categories = {c["id"]: str(c.get("name", c["id"])) for c in content.get("categories") or []}
+    categories = categories or {i: str(i) for i in category_ids}
+    if not categories.keys() & set(category_ids):
+        raise UserError(
+            f"{source} has none of the model's categories: the file lists the ids {_some(categories)}, the model "
+            f"predicts {_some(category_ids)}. Evaluate on the data set the model was trained for, or map the ids."
+        )
+    sizes = {image["id"]: _size(image, source) for image in content["images"]}
+    return GroundTruth(sizes, categories, _clean(content["annotations"], sizes, categories, source))
+
+
+def _read(address: str) -> Any:
+    try:
+        with fsspec.open(address, "rb", compression="infer") as file:
+            return json.load(file)
+    except FileNotFoundError as error:
+        raise UserError(f"annotation file {address} does not exist") from error
+    except ValueError as error:
+        raise UserError(f"annotation file {address} is not valid JSON: {error}") from error
+
+
+def _size(image: dict[str, Any], source: str) -> tuple[int, int]:
+    if not image.get("height") or not image.get("width"):
+        raise UserError(f"{source}: image {image['id']} has no height and width; write its size in pixels")
+    return image["height"], image["width"]
+
+
+def _clean(
+    annotations: list[dict[str, Any]], sizes: dict[int, tuple[int, int]], categories: dict[int, str], source: str
+) -> list[dict[str, Any]]:
+    """The annotations that can be evaluated, reduced to what evaluators read. Order within an image is kept."""
+    cleaned, without_mask = [], []
+    for annotation in annotations:
+        if annotation["image_id"] not in sizes or annotation["category_id"] not in categories:
+            continue  # as in COCOeval, which asks for listed images and categories only
+        name = annotation.get("id")
+        try:
+            mask = rle.from_annotation(annotation.get("segmentation"), sizes[annotation["image_id"]])
+        except ValueError as error:
+            raise UserError(f"{source}: annotation {name} of image {annotation['image_id']}: {error}") from error
+        if mask is None:
+            without_mask.append(name)
+            continue
+        area = annotation.get("area")
+        cleaned.append(
+            {
+                "id": len(cleaned) + 1,
+                "image_id": annotation["image_id"],
+                "category_id": annotation["category_id"],
+                "area": rle.area([mask])[0] if area is None else float(area),
+                "iscrowd": int(bool(annotation.get("iscrowd"))),
+                "segmentation": mask,
+            }
+        )
+    if without_mask:
+        log.warning(
+            "%s: %d annotations without a mask are left out: %s", source, len(without_mask), _some(without_mask)
+        )
+    return cleaned
+
+
+def _some(values: Collection[Any], most: int = 5) -> str:
+    shown = ", ".join(str(value) for value in list(values)[:most])
+    return shown + (f", ... ({len(values)} in all)" if len(values) > most else "")

@@ -1,0 +1,127 @@
+"""Predict: `python -m aggmask.predict checkpoint=FILE source=FILE|DIR|GLOB output=DIR`."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+
+from aggmask.assembly.command import run_command
+from aggmask.assembly.config import check, conf_dir, plain, register_resolvers
+from aggmask.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from aggmask.structures import Instances
+
+register_resolvers()
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Overlays of a checkpoint's predictions, and `results.json` in the same folder.
+
+    Args:
+        config: plain content of `conf/predict.yaml`.
+
+    Returns:
+        What is in `results.json`: COCO results, each with its file's name.
+
+    Raises:
+        UserError: there is no picture, or one cannot be read; the others are done first.
+    """
+    from tqdm import tqdm
+
+    from aggmask.assembly.build import load
+    from aggmask.drawing.overlay import draw
+    from aggmask.predictor import read_picture
+
+    files = pictures(config["source"])
+    model = load(config["checkpoint"], config["device"], config["short_side"], config["long_side"])
+    folder = Path(config["output"]).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    results, failed = [], []
+    for number, (file, target) in enumerate(tqdm(targets(files, folder), unit="image")):
+        try:
+            pixels = read_picture(file)
+        except UserError as error:
+            failed.append(str(error))
+            continue
+        found = model.predict([pixels], config["score_threshold"])[0]
+        draw(pixels, found, config["score_threshold"]).save(target)
+        results += as_results(number, file.name, found)
+    (folder / "results.json").write_text(json.dumps(results))
+    print(f"{len(files) - len(failed)} pictures, {len(results)} objects: {folder}")
+    if failed:
+        raise UserError("\n".join(["some pictures could not be read:", *failed]))
+    return results
+
+
+def pictures(source: str) -> list[Path]:
+    """The files that a path, a folder or a pattern stands for.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return [path]
+    pattern = str(path / "**" / "*") if path.is_dir() else str(path)
+    found = sorted(Path(f) for f in glob.glob(pattern, recursive=True) if Path(f).suffix.lower() in _SUFFIXES)
+    if not found:
+        place = "a folder without pictures" if path.is_dir() else "no such file, folder or pattern"
+        raise UserError(f"source={source}: {place} ({', '.join(sorted(_SUFFIXES))})")
+    return found
+
+
+def targets(files: list[Path], folder: Path) -> list[tuple[Path, Path]]:
+    """Each file with the overlay to write; files of the same stem get a number."""
+    seen: dict[str, int] = {}
+    pairs = []
+    for file in files:
+        count = seen[file.stem] = seen.get(file.stem, 0) + 1
+        pairs.append((file, folder / (f"{file.stem}.png" if count == 1 else f"{file.stem}_{count}.png")))
+    return pairs
+
+
+def as_results(image_id: int, file_name: str, found: Instances) -> list[dict[str, Any]]:
+    """COCO results of one picture; `image_id` counts the pictures from 0."""
+    from aggmask.metrics.rle import encode
+
+    height, width = found.size
+    boxes = found.boxes.tolist()
+    return [
+        {
+            "image_id": image_id,
+            "file_name": file_name,
+            "category_id": found.categories[label].id,
+            "category": found.categories[label].name,
+            "score": score,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "segmentation": {"size": [height, width], "counts": counts.decode()},
+        }
+        for label, score, (x1, y1, x2, y2), counts in zip(
+            found.labels.tolist(), found.scores.tolist(), boxes, encode(found.masks), strict=True
+        )
+    ]
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="predict")
+def _main(cfg: DictConfig) -> None:
+    check(cfg, "predict")
+    predict(plain(cfg))
+
+
+def main() -> None:
+    """Entry point of `python -m aggmask.predict` and `aggmask-predict`."""
+    run_command(_main)
+
+
+if __name__ == "__main__":
+    main()

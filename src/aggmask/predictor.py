@@ -1,0 +1,87 @@
+"""A trained model for pictures: paths, PIL images, arrays or tensors in, objects in the original frame out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from aggmask.data.coco import collate
+from aggmask.data.decode import decode_image, pixels_of
+from aggmask.data.transforms import Resize, apply_frame
+from aggmask.decoding.decode import Decoder, as_instances
+from aggmask.errors import UserError
+from aggmask.model.segmenter import Segmenter
+from aggmask.structures import Category, ImageBatch, Instances
+
+Picture = str | Path | Image.Image | np.ndarray | Tensor
+
+
+class Predictor:
+    """What `aggmask.load` returns.
+
+    Args:
+        segmenter, decoder: the trained parts.
+        resize: from an image's size to the network's (the evaluation's of the training data).
+        categories: label -> category.
+        device: where it runs; by default a GPU if there is one.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        decoder: Decoder,
+        resize: Resize,
+        categories: Sequence[Category],
+        device: str | torch.device | None = None,
+    ) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.segmenter = segmenter.to(self.device).eval()
+        self.decoder, self.resize, self.categories = decoder, resize, list(categories)
+
+    def predict(self, images: Picture | Sequence[Picture], score_threshold: float = 0.05) -> list[Instances]:
+        """Objects of each image, best first, in its original frame.
+
+        Args:
+            images: paths; PIL images; arrays (H, W), (H, W, 3 or 4); tensors (3, H, W); integers as stored or floats
+                in 0..1. EXIF rotation of files and PIL images is applied, as viewers do.
+            score_threshold: objects below are left out.
+
+        Raises:
+            UserError: a file cannot be read, or something is not an image.
+        """
+        if isinstance(images, str | Path | Image.Image) or (
+            isinstance(images, np.ndarray | Tensor) and images.ndim < 4
+        ):
+            images = [images]
+        return [self._one(read_picture(image), score_threshold) for image in images]
+
+    @torch.no_grad()
+    def _one(self, pixels: np.ndarray, score_threshold: float) -> Instances:
+        frame = self.resize(pixels.shape[:2], np.random.default_rng(0))
+        batch = collate([ImageBatch(apply_frame(pixels, frame)[None], [frame], [0])]).to(self.device)
+        outputs = self.segmenter(self.segmenter.normalize(batch))
+        found = self.decoder(outputs, batch.pixels.shape[-2:])[0]
+        found = found[found.scores >= score_threshold]
+        return as_instances(found, batch.frames[0], self.categories, self.decoder.mask_threshold)
+
+
+def read_picture(image: Picture) -> np.ndarray:
+    """Any picture -> (H, W, 3) uint8 RGB.
+
+    Raises:
+        UserError: a file cannot be read, or the value is not an image.
+    """
+    if isinstance(image, str | Path):
+        path = Path(image).expanduser()
+        try:
+            return decode_image(path.read_bytes(), str(path))
+        except OSError as error:
+            raise UserError(f"The image {path} cannot be read: {error.strerror}.") from error
+    if isinstance(image, Tensor):
+        image = image.detach().cpu().movedim(0, -1).numpy() if image.ndim == 3 else image.detach().cpu().numpy()
+    return pixels_of(image)

@@ -1,0 +1,78 @@
+"""Train: `python -m aggmask.train experiment=NAME [key=value ...]`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+
+from aggmask.assembly.command import run_command
+from aggmask.assembly.config import check, conf_dir, plain, register_resolvers
+from aggmask.errors import UserError
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from omegaconf import DictConfig
+
+register_resolvers()
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Everything from a composed configuration to a trained model; returns the objects that took part."""
+    import pytorch_lightning as pl
+    from omegaconf import OmegaConf
+
+    from aggmask.assembly.build import build, build_module, make_recipe
+
+    # Hydra has made the run's folder, so that it exists says nothing.
+    warnings.filterwarnings("ignore", r"(Experiment logs|Checkpoint) directory .* exists and is not empty")
+    config = plain(cfg)
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    data = build(config["data"])
+    module = build_module(make_recipe(config, data.categories))
+    loggers = [build(node) for node in config["logger"].values() if node]
+    callbacks = [build(node) for node in config["callbacks"].values() if node]
+    trainer = build(config["trainer"], logger=loggers, callbacks=callbacks, default_root_dir=config["output_dir"])
+    if trainer.is_global_zero:
+        Path(config["output_dir"]).mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(config), Path(config["output_dir"], "config.yaml"))
+    for logger in loggers:
+        logger.log_hyperparams(config)
+    trainer.fit(module, datamodule=data, ckpt_path=config["resume"])
+    return {"config": config, "data": data, "module": module, "trainer": trainer}
+
+
+def _report(trainer: pl.Trainer, output_dir: str) -> float | None:
+    """Say where everything is; the number that a sweep compares."""
+    best = trainer.checkpoint_callbacks[0].best_model_score if trainer.checkpoint_callbacks else None
+    if trainer.is_global_zero:
+        print(f"best mask AP {best:.4f}" if best is not None else "no evaluation was made")
+        print(f"run folder: {output_dir}")
+    return None if best is None else float(best)
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
+def _main(cfg: DictConfig) -> float | None:
+    check(cfg, "train")
+    return _report(train(cfg)["trainer"], cfg.output_dir)
+
+
+def main() -> None:
+    """Entry point of `python -m aggmask.train` and `aggmask-train`."""
+    run_command(_named_experiment)
+
+
+def _named_experiment() -> None:
+    # Asked before Hydra starts, which would already make a folder for the run.
+    if not any(argument.lstrip("+").startswith(("experiment=", "-")) for argument in sys.argv[1:]):
+        experiments = sorted(path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml"))
+        lines = "".join(f"\n  experiment={name}" for name in experiments)
+        raise UserError(f"say which experiment to run:{lines}\nWithout any data set at hand: experiment=demo")
+    _main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+import os
+import subprocess
+import sys
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from aggmask import evaluate, predict, train
+from aggmask.assembly.command import quoted
+from tests.runs import command
+
+
+@pytest.mark.parametrize(
+    "value", ["runs/a b/best.ckpt", "runs/epoch=3/best.ckpt", "it's/[1].jpg", "in/(*).png", "a,b.jpg", "plain/x-1.ckpt"]
+)
+def test_a_path_reaches_the_program_as_it_was_typed(value):
+    override = OverridesParser.create().parse_override(quoted(f"checkpoint={value}"))
+    assert override.value() == value
+
+
+@pytest.mark.parametrize("argument", ["seed=1,2,3", "data.short_side=[64,96]", "checkpoint='a b'", "optim.lr=1e-3"])
+def test_other_arguments_are_left_alone(argument):
+    assert quoted(argument) == argument
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["say which experiment", "experiment=solo_r101_agg", "experiment=demo"]),
+        (["experiment=solo_r1001"], ["experiment/solo_r1001", "solo_r101_agg", "demo"]),
+        (["experiment=demo", "model.aggregation.windoww=5"], ["model.aggregation.windoww", "did you mean 'window'"]),
+        (["experiment=demo", "model/aggregation=dynamics"], ["model/aggregation", "dynamic", "none"]),
+        (["experiment=demo", "model.aggregation.window=7"], ["model.aggregation.window=7", "1, 4, 5, 9, 25"]),
+        (["experiment=demo", "+model.levels.1.mask_grid=99"], ["level 1: mask grid 99 is larger than category grid"]),
+        (["experiment=demo", "model.backbone.name=resnet1O1"], ["model.backbone.name=resnet1O1", "resnet101"]),
+        (["experiment=demo", "model.backbone.weights=no.pth"], ["model.backbone.weights=no.pth", "no such file"]),
+        (["experiment=demo", "model.interpolation.stride=0"], ["model.interpolation.stride=0"]),
+        (["experiment=demo", "seed=1", "seed="], ["seed"]),
+        (["experiment=solo_r50", "data.root=nowhere"], ["nowhere", "instances_train2017.json", "experiment=demo"]),
+    ],
+)
+def test_a_mistake_ends_in_one_readable_message(arguments, expected, monkeypatch, capsys, tmp_path):
+    place = [f"hydra.run.dir={tmp_path}/run"] if arguments else []
+    if "experiment=demo" in arguments:
+        place.append(f"data.root={tmp_path}/shapes")
+        place += ["data.prepare.train_images=2", "data.prepare.val_images=2"]
+    status, said = command(monkeypatch, capsys, train, *arguments, *place)
+    assert status == 2
+    for words in expected:
+        assert words in said
+    assert "Traceback" not in said
+    assert len(said.splitlines()) < 25
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "expected"),
+    [
+        (evaluate, ["checkpoint=nowhere.ckpt"], "checkpoint=nowhere.ckpt: there is no such file"),
+        (evaluate, [], "checkpoint"),
+        (predict, ["checkpoint=nowhere.ckpt", "source=nowhere", "output=out"], "source=nowhere"),
+        (predict, ["checkpoint=x", "source=x", "outputs=out"], "did you mean 'output'"),
+    ],
+)
+def test_mistakes_of_the_other_commands(module, arguments, expected, monkeypatch, capsys):
+    status, said = command(monkeypatch, capsys, module, *arguments)
+    assert status == 2
+    assert expected in said
+    assert "Traceback" not in said
+
+
+def test_help_does_not_wait_for_torch():
+    """Importing torch takes seconds."""
+    code = (
+        "import sys; sys.argv[1:] = ['--help']; from aggmask import train\ntry: train.main()\nexcept SystemExit: pass\n"
+    )
+    code += "print('torch imported:', 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True)
+    assert "experiment" in done.stdout
+    assert "torch imported: False" in done.stdout

@@ -1,0 +1,96 @@
+import re
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from aggmask.assembly import config
+from aggmask.errors import UserError
+from tests.runs import composed
+
+CONF = Path(config.conf_dir())
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_without_a_problem(experiment):
+    config.check(composed(f"experiment={experiment}", "name=x", "output_dir=x"), "train")
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_is_a_small_difference_with_its_command_on_top(experiment):
+    lines = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()
+    assert f"# python -m aggmask.train experiment={experiment}" in lines[1]
+    difference = [line for line in lines if not line.startswith("#")]
+    assert len(difference) <= 8
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+model.aggregation.windoww=5", r"model\.aggregation\.windoww: .*DynamicAggregation.*did you mean 'window'"),
+        ("model.aggregation.window=abc", r"model\.aggregation\.window=abc: must be int"),
+        ("model.aggregation.init=none", r"model\.aggregation\.init=none: must be published or zero"),
+        ("model.aggregation.residual=1", r"model\.aggregation\.residual=1: must be bool"),
+        ("+trainer.max_epoch=5", r"trainer\.max_epoch: .*did you mean 'max_epochs'"),
+        ("+optim.schedule.gama=5", r"optim\.schedule\.gama: .*did you mean 'gamma'"),
+        ("+sed=5", r"sed: .*did you mean 'seed'"),
+        ("+data.prepare.sizes=5", r"data\.prepare\.sizes: .*did you mean 'size'"),
+        ("model.bank._target_=aggmask.nothing", r"model\.bank\._target_: cannot import 'aggmask\.nothing'"),
+    ],
+)
+def test_what_nothing_reads_is_named(override, message):
+    cfg = composed("experiment=demo", "name=x", "output_dir=x", override)
+    with pytest.raises(UserError, match=message):
+        config.check(cfg, "train")
+
+
+def test_a_key_without_a_close_name_lists_the_valid_ones():
+    cfg = composed("experiment=demo", "name=x", "output_dir=x", "+decoder.qqq=5")
+    with pytest.raises(UserError, match=r"decoder\.qqq: .*valid: chunk, keep_threshold"):
+        config.check(cfg, "train")
+
+
+def test_all_problems_are_told_at_once():
+    cfg = composed("experiment=demo", "name=x", "output_dir=x", "+seedd=1", "+decoder.sigmaa=1")
+    with pytest.raises(UserError) as error:
+        config.check(cfg, "train")
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_whole_number_fits_a_float_and_a_truth_value_does_not():
+    config.check(composed("experiment=demo", "name=x", "output_dir=x", "optim.lr=1"), "train")
+    with pytest.raises(UserError, match=r"optim\.lr=True: must be float"):
+        config.check(composed("experiment=demo", "name=x", "output_dir=x", "optim.lr=true"), "train")
+
+
+def test_every_default_of_the_configurations_is_an_argument_of_what_it_configures():
+    """The other direction: a file of conf/ that no experiment uses is checked too."""
+    for path in CONF.rglob("*.yaml"):
+        for target in re.findall(r"_target_: ([\w.]+)", path.read_text()):
+            assert get_object(target), path
+
+
+def test_run_stamp_is_what_all_processes_of_a_job_agree_on(monkeypatch):
+    def stamp(**env):
+        for name in ("AGGMASK_RUN_STAMP", "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "TORCHELASTIC_RUN_ID"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        return config.run_stamp()
+
+    assert stamp(SLURM_JOB_ID="17") == "slurm-17"
+    assert stamp(SLURM_JOB_ID="19", SLURM_ARRAY_JOB_ID="18", SLURM_ARRAY_TASK_ID="1") == "slurm-18_1"
+    assert stamp(TORCHELASTIC_RUN_ID="abcdefghijk") == "torchrun-abcdefgh"
+    assert stamp(AGGMASK_RUN_STAMP="parent") == "parent"
+    started = stamp()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", started)
+    assert config.run_stamp() == started
+
+
+def test_plain_resolves_and_leaves_no_configuration_objects():
+    made = config.plain(OmegaConf.create({"a": 1, "b": {"c": ["${a}"]}}))
+    assert made == {"a": 1, "b": {"c": [1]}}
+    assert type(made["b"]) is dict
+    assert type(made["b"]["c"]) is list

@@ -1,0 +1,36 @@
+"""Convolution, GroupNorm, ReLU."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from aggmask.model.tower import PRIOR_BIAS, conv_tower, init_conv
+from tests.small import close
+
+
+def test_a_block_is_convolution_norm_relu():
+    torch.manual_seed(0)
+    tower, x = conv_tower(5, 64, 2), torch.randn(2, 5, 6, 7)
+    expected = x
+    for block in tower:
+        assert block.conv.bias is None
+        expected = F.relu(F.group_norm(F.conv2d(expected, block.conv.weight, padding=1), 32))
+    close(tower(x), expected)
+
+
+def test_depth_0_changes_nothing():
+    x = torch.randn(1, 5, 3, 3)
+    assert torch.equal(conv_tower(5, 64, 0)(x), x)
+
+
+def test_widths_fit_the_groups():
+    with pytest.raises(ValueError, match="width 48 is not divisible by the 32 groups"):
+        conv_tower(5, 48, 1)
+
+
+def test_start():
+    torch.manual_seed(0)
+    conv = init_conv(torch.nn.Conv2d(64, 64, 3), PRIOR_BIAS)
+    assert 0.009 < conv.weight.std() < 0.011
+    assert torch.tensor(PRIOR_BIAS).sigmoid().item() == pytest.approx(0.01)
+    assert (conv.bias == PRIOR_BIAS).all()

@@ -1,0 +1,59 @@
+"""Weights and normalizers."""
+
+import pytest
+import torch
+
+from aggmask.structures import Cells, GridLevel, GridTargets, LevelOutput
+from aggmask.supervision.criterion import Criterion
+from aggmask.supervision.losses import dice_losses, focal_loss_sum
+
+
+class Maps:
+    """A field that holds its masks: one a cell."""
+
+    def __init__(self, maps: torch.Tensor) -> None:
+        self.maps = maps
+
+    def at(self, cells: Cells) -> torch.Tensor:
+        return self.maps[cells.image, cells.index]
+
+
+def level_of(seed: int, positives: int, grid: int = 3) -> tuple[LevelOutput, GridTargets]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 4, grid, grid, generator=generator)
+    field = Maps(torch.randn(2, grid**2, 5, 6, generator=generator).requires_grad_())
+    labels = torch.full((2, grid, grid), 4)
+    image, cell = torch.tensor([0, 1, 1])[:positives], torch.tensor([5, 0, 7])[:positives]
+    labels[image, cell // grid, cell % grid] = 2
+    masks = (torch.rand(positives, 5, 6, generator=generator) > 0.5).float()
+    return LevelOutput(GridLevel(8, grid, grid, 1, 9), 4, logits, field), GridTargets(labels, Cells(image, cell), masks)
+
+
+def test_masks_are_averaged_over_cells_and_categories_divided_by_cells_plus_one():
+    (a, ta), (b, tb) = level_of(1, 3), level_of(2, 1, grid=4)
+    found = Criterion()([a, b], [ta, tb])
+    dice = torch.cat([dice_losses(o.field.at(t.cells), t.masks) for o, t in ((a, ta), (b, tb))])
+    focal = sum(focal_loss_sum(o.logits, t.labels, 0.25, 2.0) for o, t in ((a, ta), (b, tb)))
+    assert found["loss_mask"].item() == pytest.approx(3 * dice.mean().item())
+    assert found["loss_category"].item() == pytest.approx(focal.item() / 5)
+
+
+def test_every_option_matters():
+    outputs, targets = zip(level_of(1, 3), strict=True)
+    plain = Criterion()(outputs, targets)
+    doubled = Criterion(mask_weight=6.0, category_weight=2.0)(outputs, targets)
+    for name, value in plain.items():
+        assert doubled[name].item() == pytest.approx(2 * value.item())
+    focal = focal_loss_sum(outputs[0].logits, targets[0].labels, 0.5, 1.0).item()
+    assert Criterion(alpha=0.5, gamma=1.0)(outputs, targets)["loss_category"].item() == pytest.approx(focal / 4)
+
+
+def test_a_batch_without_positives_has_a_mask_loss_of_zero_with_gradients():
+    (output, target) = level_of(1, 0)
+    found = Criterion()([output], [target])
+    assert found["loss_mask"].item() == 0
+    assert found["loss_category"].item() == pytest.approx(
+        focal_loss_sum(output.logits, target.labels, 0.25, 2.0).item()
+    )
+    found["loss_mask"].backward()
+    assert not output.field.maps.grad.any()

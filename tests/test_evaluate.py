@@ -1,0 +1,163 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from aggmask import evaluate
+from aggmask.errors import UserError
+from aggmask.evaluate import report
+from aggmask.metrics.evaluators import CategoryScore
+from tests.data.make_coco import make_coco
+from tests.runs import command, composed, small_run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, Path]:
+    """(data, checkpoint) of a model that finds something, if nothing right."""
+    return eager_checkpoint(tmp_path_factory.mktemp("trained"))
+
+
+def eager_checkpoint(folder: Path) -> tuple[Path, Path]:
+    root = make_coco(folder / "coco", images=6, val_images=5)
+    small_run("solo_r50_agg", root, folder / "run", "trainer.limit_val_batches=0", "model.aggregation.init=zero")
+    content = torch.load(folder / "run" / "last.ckpt", weights_only=True)
+    classifier = content["state_dict"]["segmenter.head.category.classifier.bias"]
+    classifier += torch.tensor([4.5, 4.0, 3.5])  # every cell is a candidate
+    torch.save(content, folder / "eager.ckpt")
+    return root, folder / "eager.ckpt"
+
+
+def test_numbers_equal_pycocotools_on_the_written_results(trained, monkeypatch, capsys, tmp_path):
+    root, checkpoint = trained
+    status, said = command(
+        monkeypatch, capsys, evaluate, f"checkpoint={checkpoint}", f"output={tmp_path}", "trainer.accelerator=cpu"
+    )
+    assert status == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results
+    truth = COCO(str(root / "annotations" / "instances_val2017.json"))
+    reference = COCOeval(truth, truth.loadRes(results), "segm")
+    reference.evaluate()
+    reference.accumulate()
+    reference.summarize()
+    for name, value in zip(("AP", "AP50", "AP75", "APs"), reference.stats, strict=False):
+        shown = "-" if value < 0 else f"{value:.4f}"
+        assert f"{name}  {shown}" in " ".join(said.split()).replace(f"{name} ", f"{name}  ")
+    for category in ("disc", "pair", "block"):
+        assert category in said
+
+
+def test_another_root_is_evaluated_as_it_is(trained, tmp_path):
+    other = make_coco(tmp_path / "other", images=1, val_images=3, seed=5)
+    overrides = [f"checkpoint={trained[1]}", f"data.root={other}", f"output={tmp_path}/out", "trainer.accelerator=cpu"]
+    overrides = [o if not o.startswith("data.") else f"+{o}" for o in overrides]
+    evaluate.evaluate(evaluate.plain(composed(*overrides, command="evaluate")))
+    seen = {found["image_id"] for found in json.loads((tmp_path / "out" / "results.json").read_text())}
+    assert seen == {1005, 1015, 1025}
+
+
+def test_categories_are_matched_by_name(trained, tmp_path):
+    """Ids in another file may be others; a missing category is named."""
+    other = make_coco(tmp_path / "other", images=1, val_images=3, seed=5)
+    file = other / "annotations" / "instances_val2017.json"
+    content = json.loads(file.read_text())
+    renumbered = {3: 40, 7: 20, 18: 30}
+    for category in content["categories"]:
+        category["id"] = renumbered[category["id"]]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = renumbered[annotation["category_id"]]
+    file.write_text(json.dumps(content))
+    overrides = [f"checkpoint={trained[1]}", f"+data.val.annotations={file}", f"+data.val.images={other}/val2017"]
+    overrides += [f"output={tmp_path}/out", "trainer.accelerator=cpu"]
+    evaluate.evaluate(evaluate.plain(composed(*overrides, command="evaluate")))
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {row["category_id"] for row in found} <= {40, 20, 30}
+    for category in content["categories"]:
+        if category["name"] == "pair":
+            category.update(name="couple", id=21)
+    for annotation in content["annotations"]:
+        annotation["category_id"] = {20: 21}.get(annotation["category_id"], annotation["category_id"])
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="pair"):
+        evaluate.evaluate(evaluate.plain(composed(*overrides, command="evaluate")))
+
+
+def test_decoder_and_metric_can_be_overridden(trained, tmp_path):
+    def count(*overrides: str) -> int:
+        arguments = [f"checkpoint={trained[1]}", f"output={tmp_path}", "trainer.accelerator=cpu", *overrides]
+        evaluate.evaluate(evaluate.plain(composed(*arguments, command="evaluate")))
+        return len(json.loads((tmp_path / "results.json").read_text()))
+
+    assert count("+decoder.max_detections=2", "+metric.backend=pycocotools") <= 2 * 5 < count()
+
+
+def test_an_unknown_part_key_is_named(trained, monkeypatch, capsys):
+    arguments = [f"checkpoint={trained[1]}", "decoder.sigmaa=1"]
+    status, said = command(monkeypatch, capsys, evaluate, *arguments)
+    assert status == 2
+    assert "decoder.sigmaa: there is no such key; did you mean 'sigma'?" in said
+
+
+def test_report_shows_a_dash_where_there_is_nothing_to_find():
+    text = report({"AP": 0.5, "APs": -1.0}, [CategoryScore("ring", -1.0, -1.0), CategoryScore("disk", 0.25, 0.5)])
+    assert [line.split() for line in text.splitlines() if line] == [
+        ["AP", "0.5000"],
+        ["APs", "-"],
+        ["category", "AP", "AP50"],
+        ["ring", "-", "-"],
+        ["disk", "0.2500", "0.5000"],
+    ]
+
+
+def test_a_checkpoint_that_names_other_code_is_refused(trained, tmp_path):
+    from aggmask.assembly.build import load
+
+    content = torch.load(trained[1], weights_only=True)
+    content["hyper_parameters"]["model"]["bank"]["_target_"] = "os.system"
+    torch.save(content, tmp_path / "evil.ckpt")
+    with pytest.raises(UserError, match=r"names 'os\.system'"):
+        load(tmp_path / "evil.ckpt")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
+def test_what_is_no_checkpoint_is_refused(content, tmp_path):
+    from aggmask.assembly.build import load
+
+    (tmp_path / "file.ckpt").write_bytes(content)
+    with pytest.raises(UserError, match=r"file\.ckpt: not a readable checkpoint"):
+        load(tmp_path / "file.ckpt")
+
+
+def test_a_newer_format_is_refused(trained, tmp_path):
+    from aggmask.assembly.build import load
+
+    content = torch.load(trained[1], weights_only=True)
+    content["hyper_parameters"]["format"] = 99
+    torch.save(content, tmp_path / "new.ckpt")
+    with pytest.raises(UserError, match="format 99 is newer"):
+        load(tmp_path / "new.ckpt")
+
+
+def test_results_do_not_depend_on_the_batch(trained, tmp_path):
+    # The best of each image: further down, rounding decides which of many equals are among the hundred.
+    best = []
+    for size in (1, 3):
+        arguments = [
+            f"checkpoint={trained[1]}",
+            f"output={tmp_path}",
+            "trainer.accelerator=cpu",
+            f"+data.batch_size={size}",
+        ]
+        evaluate.evaluate(evaluate.plain(composed(*arguments, command="evaluate")))
+        found = json.loads((tmp_path / "results.json").read_text())
+        scores = {row["image_id"]: [] for row in found}
+        for row in found:
+            scores[row["image_id"]].append(row["score"])
+        best.append({image: sorted(values)[-20:] for image, values in scores.items()})
+    assert best[0].keys() == best[1].keys()
+    for image, values in best[0].items():
+        np.testing.assert_allclose(values, best[1][image], rtol=1e-4)

@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from aggmask.errors import UserError
+from aggmask.optim import OptimizerRecipe, StepSchedule
+
+
+def recipe(**options) -> OptimizerRecipe:
+    settings = {"lr": 0.01, "optimizer": torch.optim.SGD, "schedule": StepSchedule(), **options}
+    return OptimizerRecipe(**settings)
+
+
+def test_published_schedule_step_by_step():
+    """36 epochs of 100 steps: warm-up to step 500, x0.1 from epoch 27 and from epoch 33 on."""
+    factor = recipe().factor
+    assert factor(0, 3600) == pytest.approx(1 / 3)
+    assert factor(250, 3600) == pytest.approx(2 / 3)
+    assert factor(500, 3600) == factor(2699, 3600) == 1
+    assert factor(2700, 3600) == factor(3299, 3600) == pytest.approx(0.1)
+    assert factor(3300, 3600) == factor(3599, 3600) == pytest.approx(0.01)
+
+
+def test_linear_rule_is_applied_and_told(caplog):
+    caplog.set_level("INFO")
+    assert recipe().scaled_lr(16) == 0.01
+    assert not caplog.records
+    assert recipe().scaled_lr(4) == pytest.approx(0.0025)
+    assert "0.0025 for 4" in caplog.text
+    assert recipe(reference_batch=None).scaled_lr(4) == 0.01
+
+
+def test_configured_optimizer_follows_the_schedule():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    made = recipe(warmup_steps=0, schedule=StepSchedule([0.5], 0.1)).configure(
+        [weight], total_steps=4, images_per_step=16
+    )
+    rates = []
+    for _ in range(4):
+        rates.append(made["optimizer"].param_groups[0]["lr"])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001])
+
+
+def test_senseless_values_are_refused():
+    with pytest.raises(UserError, match=r"optim\.lr=0"):
+        recipe(lr=0)
+    with pytest.raises(UserError, match=r"milestones=\[27, 33\]: shares"):
+        StepSchedule([27, 33])

@@ -1,0 +1,127 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import aggmask
+from aggmask import predict
+from aggmask.errors import UserError
+from aggmask.metrics.rle import decode
+from aggmask.predictor import read_picture
+from tests.runs import command
+from tests.test_evaluate import eager_checkpoint
+
+SIZE = (40, 60)  # (height, width)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return eager_checkpoint(tmp_path_factory.mktemp("trained"))[1]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """The same picture in every mode that files come in."""
+    folder = tmp_path_factory.mktemp("pictures of all kinds")
+    ramp = np.linspace(0, 255, SIZE[1]).astype(np.uint8)
+    pixels = np.stack([np.tile(ramp, (SIZE[0], 1))] * 3, -1)
+    pixels[10:20, 10:20] = (250, 20, 20)
+    image = Image.fromarray(pixels)
+    image.convert("L").save(folder / "grey.png")
+    image.convert("1").save(folder / "bits.png")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(folder / "deep.png")
+    image.convert("P").save(folder / "palette.png")
+    image.convert("CMYK").save(folder / "cmyk.jpg")
+    image.convert("RGBA").save(folder / "rgba.png")
+    image.save(folder / "progressive.jpg", progressive=True)
+    image.save(folder / "moving.gif", save_all=True, append_images=[image])
+    image.save(folder / "web.webp")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a viewer turns it by a quarter
+    image.rotate(90, expand=True).save(folder / "turned.jpg", exif=exif)
+    return folder
+
+
+def test_every_mode_gives_an_overlay_and_results(checkpoint, pictures, monkeypatch, capsys, tmp_path):
+    arguments = [f"checkpoint={checkpoint}", f"source={pictures}", f"output={tmp_path}/out put", "score_threshold=0.1"]
+    status, said = command(monkeypatch, capsys, predict, *arguments)
+    assert status == 0, said
+    names = {path.stem for path in pictures.iterdir()}
+    assert {path.stem for path in (tmp_path / "out put").glob("*.png")} == names
+    results = json.loads((tmp_path / "out put" / "results.json").read_text())
+    assert {Path(row["file_name"]).stem for row in results} == names
+    for row in results:
+        assert row["category_id"] in (3, 7, 18)
+        assert row["score"] >= 0.1
+        assert tuple(row["segmentation"]["size"]) == SIZE
+        mask = decode(row["segmentation"]["counts"], SIZE)
+        x, y, width, height = map(int, row["bbox"])
+        assert mask.sum() == mask[y : y + height, x : x + width].sum() > 0
+
+
+def test_patterns_single_files_and_equal_stems(checkpoint, pictures, tmp_path):
+    assert len(predict.pictures(str(pictures / "*.jpg"))) == 3
+    assert predict.pictures(str(pictures / "grey.png")) == [pictures / "grey.png"]
+    files = [Path("a/x.jpg"), Path("b/x.png"), Path("y.jpg")]
+    assert [target.name for _, target in predict.targets(files, tmp_path)] == ["x.png", "x_2.png", "y.png"]
+    with pytest.raises(UserError, match="a folder without pictures"):
+        predict.pictures(str(tmp_path))
+
+
+def test_a_broken_picture_is_named_and_the_others_are_done(checkpoint, pictures, monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "broken.jpg").write_text("not a picture")
+    Image.open(pictures / "grey.png").save(folder / "good.png")
+    arguments = [f"checkpoint={checkpoint}", f"source={folder}", f"output={tmp_path}/out"]
+    status, said = command(monkeypatch, capsys, predict, *arguments)
+    assert status == 2
+    assert "broken.jpg" in said
+    assert (tmp_path / "out" / "good.png").is_file()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (20, 400), (400, 20), (500, 700)])
+def test_any_size_returns_in_its_own_frame(checkpoint, size):
+    model = aggmask.load(checkpoint, device="cpu")
+    found = model.predict(np.zeros((*size, 3), np.uint8), score_threshold=0.0)[0]
+    assert found.masks.shape == (len(found), *size)
+    assert found.masks.dtype == torch.bool
+    assert found.boxes.shape == (len(found), 4)
+    assert len(found.names) == len(found.scores) == len(found.labels) == len(found)
+    assert set(found.names) <= {"disc", "pair", "block"}
+
+
+def test_every_way_to_give_a_picture_finds_the_same(checkpoint, pictures, tmp_path):
+    model = aggmask.load(checkpoint, device="cpu")
+    path = pictures / "web.webp"
+    pixels = read_picture(path)
+    ways = [path, str(path), Image.open(path), pixels, torch.from_numpy(pixels).permute(2, 0, 1), pixels / 255.0]
+    results = model.predict(ways, score_threshold=0.0)
+    assert len(results[0])
+    for found in results[1:]:
+        assert torch.equal(found.masks, results[0].masks)
+        assert torch.equal(found.scores, results[0].scores)
+    single = model.predict(pixels, score_threshold=0.0)
+    assert len(single) == 1
+    assert torch.equal(single[0].masks, results[0].masks)
+    picture = aggmask.draw(pixels, results[0], score_threshold=0.0)
+    assert np.asarray(picture).std() > 0
+
+
+@pytest.mark.parametrize("value", [np.zeros((2, 3, 4, 5)), np.full((4, 4, 3), 7.0), np.zeros((0, 4, 3), np.uint8)])
+def test_what_is_no_picture_is_refused(value):
+    with pytest.raises(UserError, match="image"):
+        read_picture(value)
+
+
+def test_more_than_a_hundred_detections(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    content["hyper_parameters"]["decoder"].update(max_detections=300, keep_threshold=0.0)
+    torch.save(content, tmp_path / "many.ckpt")
+    model = aggmask.load(tmp_path / "many.ckpt", device="cpu", short_side=128, long_side=256)
+    rng = np.random.default_rng(0)
+    found = model.predict(rng.integers(0, 255, (128, 256, 3), dtype=np.uint8), score_threshold=0.0)[0]
+    assert 100 < len(found) <= 300

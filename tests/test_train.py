@@ -1,0 +1,222 @@
+"""The whole path: the real configurations, shrunk, on a small data set in COCO layout."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from aggmask.assembly.build import load, read_checkpoint
+from tests.assembly.test_config import EXPERIMENTS
+from tests.data.make_coco import make_coco
+from tests.runs import composed, small_run
+
+COCO_EXPERIMENTS = [name for name in EXPERIMENTS if not name.startswith("demo")]
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory) -> Path:
+    return make_coco(tmp_path_factory.mktemp("coco"))
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("experiment", COCO_EXPERIMENTS)
+def test_experiment_trains_evaluates_and_leaves_its_record(experiment, coco, tmp_path):
+    parts = small_run(experiment, coco, tmp_path)
+    assert parts["trainer"].global_step == 2
+    for name in ("config.yaml", "metrics.csv", "best.ckpt", "last.ckpt", "results.json"):
+        assert (tmp_path / name).is_file(), name
+    rows = rows_of(tmp_path)
+    logged = {key for row in rows for key, value in row.items() if value}
+    numbers = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"}
+    assert {f"val/{name}" for name in numbers} <= logged
+    json.loads((tmp_path / "results.json").read_text())
+    assert len(list((tmp_path / "predictions").glob("*.png"))) == 8
+    recipe = read_checkpoint(tmp_path / "last.ckpt")["hyper_parameters"]
+    assert [name for _, name in recipe["categories"]] == ["disc", "pair", "block"]
+    model = load(tmp_path / "last.ckpt", device="cpu")
+    for ours, kept in zip(
+        model.segmenter.state_dict().values(), parts["module"].segmenter.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, kept)
+
+
+def test_losses_and_learning_rate_are_recorded(coco, tmp_path):
+    small_run("solo_r50_agg", coco, tmp_path, "trainer.log_every_n_steps=1")
+    logged = {key for row in rows_of(tmp_path) for key, value in row.items() if value}
+    assert {"train/loss", "train/loss_mask", "train/loss_category", "lr-SGD"} <= logged
+
+
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("model.aggregation.window=9", lambda head: head.aggregation.window == 9),
+        ("model.aggregation.layers=2", lambda head: len(head.aggregation.shapes) == 2),
+        ("model.aggregation.kernel=1", lambda head: head.aggregation.shapes[0][-1] == 1),
+        ("model.aggregation.channels=8", lambda head: head.aggregation.shapes[0][0] == 8),
+        ("model.aggregation.context_channels=0", lambda head: not hasattr(head.aggregation, "context")),
+        (
+            "model.aggregation.context_layers=1",
+            lambda head: isinstance(head.aggregation.context.norm, torch.nn.Identity),
+        ),
+        ("model.aggregation.init=zero", lambda head: float(head.bank.kernels[0].bias.abs().max()) < 1),
+        ("model.aggregation.residual=true", lambda head: head.aggregation.residual),
+        ("model.interpolation.stride=4", lambda head: [v.mask_grid for v in head.levels] == [10, 9, 6, 4, 3]),
+        ("model/aggregation=none", lambda head: not list(head.aggregation.parameters())),
+        ("model.category.depth=2", lambda head: len(head.category.tower) == 2),
+        ("model.bank.depth=2", lambda head: len(head.bank.tower) == 2),
+    ],
+)
+def test_ablation_key_changes_the_model(override, changed, coco, tmp_path):
+    parts = small_run(
+        "solo_r101_agg", coco, tmp_path, "trainer.limit_val_batches=1", "callbacks.pictures=null", override
+    )
+    assert changed(parts["module"].segmenter.head)
+
+
+@pytest.mark.parametrize("window", [1, 4, 5, 9, 25])
+def test_every_window_trains_with_interpolation(window, coco, tmp_path):
+    overrides = ["model.interpolation.stride=2", f"model.aggregation.window={window}", "trainer.limit_val_batches=0"]
+    parts = small_run("solo_r101_agg", coco, tmp_path, *overrides)
+    assert parts["module"].segmenter.head.aggregation.window == window
+    assert (tmp_path / "last.ckpt").is_file()  # without any evaluation
+
+
+def _edge(root: Path, size: tuple[int, int], images: int = 2, **options) -> Path:
+    return make_coco(root, images=images, val_images=images, sizes=[size], **options)
+
+
+@pytest.mark.parametrize("experiment", ["solo_r50", "solo_r50_agg"])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("no objects at all", lambda root: _edge(root, (40, 40), empty_every=1)),
+        ("one image", lambda root: _edge(root, (40, 60), images=1)),
+        ("images of 1:8", lambda root: _edge(root, (24, 192))),
+        ("sizes mixed in a batch", lambda root: make_coco(root, images=6, val_images=2)),
+    ],
+)
+def test_edges_train_evaluate_and_predict(experiment, name, make, tmp_path):
+    root = make(tmp_path / "data")
+    overrides = ["data.skip_empty=false", "data.group_by_orientation=false", "data.batch_size=2"]
+    parts = small_run(experiment, root, tmp_path / "run", *overrides)
+    assert parts["trainer"].global_step >= 1
+    assert all(parameter.isfinite().all() for parameter in parts["module"].parameters())
+    model = load(tmp_path / "run" / "last.ckpt", device="cpu")
+    picture = next((root / "val2017").iterdir())
+    found = model.predict(picture)[0]
+    assert found.size == Image.open(picture).size[::-1]
+
+
+def test_an_image_smaller_than_a_stride_and_tiny_objects(tmp_path):
+    root = make_coco(tmp_path / "data", images=2, val_images=1, sizes=[(40, 40)], empty_every=0)
+    for split in ("train", "val"):
+        file = root / "annotations" / f"instances_{split}2017.json"
+        content = json.loads(file.read_text())
+        for image in content["images"]:
+            image.update(height=3, width=5)
+            Image.new("RGB", (5, 3), (200, 30, 30)).save(root / f"{split}2017" / image["file_name"])
+        for annotation in content["annotations"]:
+            annotation.update(segmentation=[[1, 1, 2, 1, 2, 2, 1, 2]], bbox=[1, 1, 1, 1], area=1, iscrowd=0)
+        file.write_text(json.dumps(content))
+    # A canvas of 32 pixels leaves one pixel to a GroupNorm, which then needs two channels a group.
+    sizes = ["data.short_side=3", "data.long_side=5", "model.category.width=64", "model.bank.width=64"]
+    parts = small_run("solo_r50_agg", root, tmp_path / "run", *sizes)
+    assert parts["trainer"].global_step == 1
+    # One square pixel is less than AggMask's least area: nothing is positive, and the mask loss is 0.
+    assert float(parts["trainer"].callback_metrics["train/loss_mask"]) == 0
+
+
+def test_losses_are_float32_under_mixed_precision(coco, tmp_path):
+    overrides = ["trainer.precision=bf16-mixed", "trainer.limit_val_batches=1"]
+    parts = small_run("solo_r50_agg", coco, tmp_path, *overrides)
+    for name in ("loss_mask", "loss_category"):
+        value = parts["trainer"].callback_metrics[f"train/{name}"]
+        assert value.dtype == torch.float32
+        assert value.isfinite()
+
+
+def test_a_run_goes_on_from_its_checkpoint(coco, tmp_path):
+    overrides = ["data.flip=0", "trainer.limit_val_batches=0", "optim.warmup_steps=2"]
+    whole = small_run("solo_r50_agg", coco, tmp_path / "whole", *overrides, "trainer.max_epochs=2")
+    # The first half of the same two epochs: the schedule must know the whole length.
+    config = ["trainer.max_epochs=2", "+trainer.min_epochs=1", "+trainer.max_time=null"]
+    halted = small_run("solo_r50_agg", coco, tmp_path / "half", *overrides, *config, "trainer.max_steps=2")
+    assert halted["trainer"].global_step == 2
+    again = small_run(
+        "solo_r50_agg", coco, tmp_path / "rest", *overrides, "trainer.max_epochs=2", f"resume={tmp_path}/half/last.ckpt"
+    )
+    assert again["trainer"].global_step == whole["trainer"].global_step == 4
+
+
+def test_the_batch_scales_the_learning_rate(coco, tmp_path):
+    parts = small_run("solo_r50", coco, tmp_path, "optim.warmup_steps=0", "trainer.limit_val_batches=0")
+    optimizer = parts["trainer"].optimizers[0]
+    assert optimizer.param_groups[0]["initial_lr"] == pytest.approx(0.01 * 2 / 16)
+
+
+def test_accumulated_batches_count_for_the_learning_rate(coco, tmp_path):
+    overrides = ["trainer.accumulate_grad_batches=2", "trainer.limit_val_batches=0"]
+    parts = small_run("solo_r50", coco, tmp_path, *overrides)
+    assert parts["trainer"].optimizers[0].param_groups[0]["initial_lr"] == pytest.approx(0.01 * 4 / 16)
+
+
+@pytest.mark.parametrize("debug", ["fast", "overfit"])
+def test_debug_configurations_run(debug, coco, tmp_path):
+    overrides = [f"debug={debug}", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1"]
+    assert small_run("solo_r50", coco, tmp_path, *overrides)["trainer"].global_step == 2
+
+
+def test_zips_are_read_in_place(coco, tmp_path):
+    import shutil
+
+    root = tmp_path / "zipped"
+    (root).mkdir()
+    shutil.copytree(coco / "annotations", root / "annotations")
+    for split in ("train2017", "val2017"):
+        shutil.make_archive(str(root / split), "zip", coco, split)
+    assert small_run("solo_r50", root, tmp_path / "run")["trainer"].global_step == 2
+
+
+def test_own_file_names(coco, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    (coco / "annotations" / "instances_train2017.json").rename(own / "labels of today.json")
+    (coco / "train2017").rename(own / "pictures")
+    try:
+        overrides = [f"data.train.annotations='{own}/labels of today.json'", f"data.train.images={own}/pictures"]
+        assert small_run("solo_r50", coco, tmp_path / "run", *overrides)["trainer"].global_step == 2
+    finally:
+        (own / "labels of today.json").rename(coco / "annotations" / "instances_train2017.json")
+        (own / "pictures").rename(coco / "train2017")
+
+
+@pytest.mark.parametrize("logger", ["wandb", "tensorboard"])
+def test_loggers_work_without_an_account(logger, coco, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    extra = ["logger.wandb.mode=offline"] if logger == "wandb" else []
+    small_run("solo_r50", coco, tmp_path, f"logger={logger}", "trainer.log_every_n_steps=1", *extra)
+    assert (tmp_path / "metrics.csv").is_file()
+    pattern = "wandb/offline-run-*/*.wandb" if logger == "wandb" else "tensorboard/events.out.*"
+    assert list(tmp_path.glob(pattern))
+    if logger == "wandb":
+        assert (tmp_path / "wandb_id.txt").read_text()
+        assert len(list(tmp_path.glob("wandb/offline-run-*/files/media/images/val/pictures_*.png"))) == 8
+        assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/mask/*"))
+
+
+def test_configuration_is_kept_resolved(coco, tmp_path):
+    from omegaconf import OmegaConf
+
+    small_run("solo_r50", coco, tmp_path, "seed=7", "trainer.limit_val_batches=0")
+    kept = OmegaConf.load(tmp_path / "config.yaml")
+    assert OmegaConf.to_container(kept) == OmegaConf.to_container(kept, resolve=True)
+    assert kept.seed == kept.data.seed == 7
+    assert composed("experiment=solo_r50", "name=x", "output_dir=x").data.seed == 0
