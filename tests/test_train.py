@@ -37,7 +37,8 @@ def test_experiment_trains_evaluates_and_leaves_its_record(experiment, coco, tmp
     numbers = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"}
     assert {f"val/{name}" for name in numbers} <= logged
     json.loads((tmp_path / "results.json").read_text())
-    assert len(list((tmp_path / "predictions").glob("*.png"))) == 8
+    ids = {*map(str, range(1005, 1085, 10)), "sheet"}
+    assert {path.stem for path in (tmp_path / "predictions").glob("*.png")} == ids
     recipe = read_checkpoint(tmp_path / "last.ckpt")["hyper_parameters"]
     assert [name for _, name in recipe["categories"]] == ["disc", "pair", "block"]
     model = load(tmp_path / "last.ckpt", device="cpu")

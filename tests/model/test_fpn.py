@@ -26,4 +26,4 @@ def test_start_is_xavier_with_zero_bias():
     for conv in [*fpn.lateral, *fpn.output]:
         assert not conv.bias.any()
         fans = (conv.weight[0].numel() + conv.weight[:, 0].numel()) / 2
-        assert abs(float(conv.weight.std()) * fans**0.5 - 1) < 0.1
+        assert abs(float(conv.weight.detach().std()) * fans**0.5 - 1) < 0.1

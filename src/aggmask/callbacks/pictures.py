@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from aggmask.decoding.decode import as_instances
-from aggmask.drawing.overlay import beside, draw
+from aggmask.drawing.overlay import beside, contact_sheet, draw
 from aggmask.structures import Detections, ImageBatch, Instances
 
 
@@ -18,18 +19,18 @@ class ValidationPictures(pl.Callback):
     """Writes PNG files, and sends the pictures to W&B (as mask overlays) and TensorBoard where these are used.
 
     Args:
-        folder: for `<image id>.png`; written anew at every evaluation.
+        folder: for `<image id>.png` and `sheet.png` with all of them; written anew at every evaluation.
         count: how many: the first that global rank 0 evaluates, always the same ones.
         score_threshold: objects below are not drawn.
     """
 
     def __init__(self, folder: str, count: int = 8, score_threshold: float = 0.3) -> None:
         self.folder, self.count, self.score_threshold = Path(folder), count, score_threshold
+        self._pictures: list[Image.Image] = []
         self._overlays: list[Any] = []
-        self._drawn = 0
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._overlays, self._drawn = [], 0
+        self._pictures, self._overlays = [], []
 
     def on_validation_batch_end(
         self,
@@ -43,14 +44,15 @@ class ValidationPictures(pl.Callback):
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         for image_id, frame, found in zip(batch.image_ids, batch.frames, outputs, strict=True):
-            if self._drawn == self.count:
+            if len(self._pictures) == self.count:
                 return
             found = found[found.scores >= self.score_threshold]
             instances = as_instances(found, frame, pl_module.categories, pl_module.decoder.mask_threshold)
             self._show(trainer, image_id, instances)
-            self._drawn += 1
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._pictures:
+            contact_sheet(self._pictures, columns=2).save(self.folder / "sheet.png")
         for logger in trainer.loggers:
             if self._overlays and isinstance(logger, WandbLogger):
                 logger.experiment.log({"val/pictures": self._overlays, "trainer/global_step": trainer.global_step})
@@ -58,6 +60,7 @@ class ValidationPictures(pl.Callback):
     def _show(self, trainer: pl.Trainer, image_id: int, found: Instances) -> None:
         pixels, truth = trainer.datamodule.val_dataset.original(image_id)
         picture = beside(draw(pixels, truth), draw(pixels, found, self.score_threshold))
+        self._pictures.append(picture)
         self.folder.mkdir(parents=True, exist_ok=True)
         picture.save(self.folder / f"{image_id}.png")
         for logger in trainer.loggers:

@@ -1,7 +1,7 @@
 """Head outputs of a batch -> detections in the network frame (method.md section 7, steps 1 to 6).
 
-Memory is bounded: candidates are aggregated a chunk at a time, and of those seen only the best `nms_pre` masks are
-kept. A cell that is a candidate for several classes is aggregated once.
+Memory is bounded: candidates are aggregated a chunk at a time, and of those seen no more than 3 times the best
+`nms_pre` masks are kept. A cell that is a candidate for several classes is aggregated once.
 """
 
 from __future__ import annotations
@@ -66,27 +66,27 @@ class Decoder:
         self, image: int, outputs: Sequence[LevelOutput], peaks: Sequence[Tensor], canvas: tuple[int, int]
     ) -> Detections:
         """Detections of one image of the batch; `peaks` holds each level's (B, classes, S, S) scores."""
-        found = Detections(
-            scores=peaks[0].new_zeros(0),
-            labels=torch.zeros(0, dtype=torch.long, device=peaks[0].device),
-            masks=peaks[0].new_zeros((0, canvas[0] // _STRIDE, canvas[1] // _STRIDE)),
-            levels=torch.zeros(0, dtype=torch.long, device=peaks[0].device),
-            cells=torch.zeros(0, dtype=torch.long, device=peaks[0].device),
-        )
+        empty = torch.zeros(0, dtype=torch.long, device=peaks[0].device)
+        size = canvas[0] // _STRIDE, canvas[1] // _STRIDE
+        seen = [Detections(empty.float(), empty, peaks[0].new_zeros((0, *size)), empty, empty)]
         for number, (output, scores) in enumerate(zip(outputs, peaks, strict=True)):
             scores = scores[image].flatten(1).T  # (S*S, classes)
             asked = (scores > self.score_threshold).any(1).nonzero()[:, 0]
             for cells in asked.split(self.chunk) if len(asked) else ():
-                seen = self._candidates(output, number, image, cells, scores[cells], found.masks.shape[-2:])
-                found = Detections(
-                    *(torch.cat(pair) for pair in zip(vars(found).values(), vars(seen).values(), strict=True))
-                )
-                found = found[found.scores.argsort(descending=True, stable=True)[: self.nms_pre]]
+                seen.append(self._candidates(output, number, image, cells, scores[cells], size))
+                if sum(map(len, seen)) > 2 * self.nms_pre:
+                    seen = [self._best(seen)]
+        found = self._best(seen)
         found.scores = matrix_nms(
             found.masks > self.mask_threshold, found.labels, found.scores, self.kernel, self.sigma
         )
         found = found[found.scores >= self.keep_threshold]
         return found[found.scores.argsort(descending=True, stable=True)[: self.max_detections]]
+
+    def _best(self, seen: Sequence[Detections]) -> Detections:
+        """The best `nms_pre` of several, by falling score."""
+        found = Detections(*map(torch.cat, zip(*(vars(part).values() for part in seen), strict=True)))
+        return found[found.scores.argsort(descending=True, stable=True)[: self.nms_pre]]
 
     def _candidates(
         self, output: LevelOutput, number: int, image: int, cells: Tensor, scores: Tensor, size: tuple[int, int]

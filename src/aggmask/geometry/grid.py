@@ -10,6 +10,8 @@ from torch import Tensor
 from aggmask.errors import UserError
 from aggmask.structures import GridLevel
 
+PYRAMID_STRIDES = (4, 8, 16, 32, 64)  # of P2..P6
+
 
 def make_levels(rows: Sequence[Mapping], interpolation_stride: int = 1) -> list[GridLevel]:
     """Rows of a configuration -> grid levels.
@@ -24,8 +26,17 @@ def make_levels(rows: Sequence[Mapping], interpolation_stride: int = 1) -> list[
     """
     if interpolation_stride < 1:
         raise UserError(f"model.interpolation.stride={interpolation_stride}: must be 1 or more (published: 1 or 2)")
+    if not 1 <= len(rows) <= len(PYRAMID_STRIDES):
+        raise UserError(f"model.levels: {len(rows)} levels; there is one for each map of the pyramid, so 1 to 5")
     levels = []
     for number, row in enumerate(rows):
+        if row.keys() - {"mask_grid"} != {"stride", "grid", "min_size", "max_size"}:
+            raise UserError(
+                f"level {number}: has {', '.join(sorted(row))}; must have stride, grid, min_size, max_size, and may "
+                "have mask_grid"
+            )
+        if row["stride"] not in PYRAMID_STRIDES[1:]:
+            raise UserError(f"level {number}: stride {row['stride']}; must be one of {PYRAMID_STRIDES[1:]}")
         grid, full = row["grid"], row.get("mask_grid") or row["grid"]
         if full > grid:
             raise UserError(

@@ -70,6 +70,8 @@ class Head(nn.Module):
         self.levels = tuple(levels)
         self.category = category(in_channels=in_channels, num_classes=num_classes)
         self.aggregation = aggregation(levels=levels, pyramid_channels=in_channels, cell_channels=self.category.width)
+        # P2 and so on: no more of them than somebody reads, or distributed training would miss gradients.
+        self.pyramid_maps = max(len(self.levels), self.aggregation.pyramid_maps)
         self.bank = bank(levels=levels, in_channels=in_channels, bias=self.aggregation.representation_bias)
 
     def forward(self, pyramid: Sequence[Tensor]) -> list[LevelOutput]:
@@ -85,8 +87,9 @@ class Head(nn.Module):
 
     def at_levels(self, pyramid: Sequence[Tensor]) -> list[Tensor]:
         """Each level's pyramid map at the level's own stride: P2 is halved, P6 enlarged to P5's size."""
-        sizes = {4 * 2**i: m.shape[-2:] for i, m in enumerate(pyramid)}
+        height, width = pyramid[0].shape[-2:]
+        sizes = [(-(-height * 4 // v.stride), -(-width * 4 // v.stride)) for v in self.levels]
         return [
-            m if m.shape[-2:] == sizes[v.stride] else F.interpolate(m, size=sizes[v.stride], mode="bilinear")
-            for m, v in zip(pyramid, self.levels, strict=False)
+            m if m.shape[-2:] == size else F.interpolate(m, size=size, mode="bilinear")
+            for m, size in zip(pyramid, sizes, strict=False)
         ]

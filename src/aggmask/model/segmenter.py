@@ -39,9 +39,9 @@ class Segmenter(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.fpn = FPN(backbone.channels, fpn_channels)
         grid_levels = make_levels(levels, interpolation["stride"])
         self.head = Head(grid_levels, fpn_channels, num_classes, category, bank, aggregation)
+        self.fpn = FPN(backbone.channels, fpn_channels, self.head.pyramid_maps)
 
     def forward(self, images: Tensor) -> list[LevelOutput]:
         """(B, 3, H, W) normalized, H and W divisible by 32 -> the head's outputs, one a level."""

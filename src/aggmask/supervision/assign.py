@@ -89,7 +89,7 @@ class Assigner:
         half = 0.5 * self.center_fraction * extent
         around = center.float()
         middle = cell_of(center, canvas, grid)
-        first = torch.maximum(cell_of(around - half, canvas, grid).clamp(min=0), middle - 1)
-        last = torch.minimum(cell_of(around + half, canvas, grid).clamp(max=grid - 1), middle + 1)
+        first = cell_of(around - half, canvas, grid).clamp(min=0)
+        last = cell_of(around + half, canvas, grid).clamp(max=grid - 1)
         cells = middle[:, None] + torch.arange(-1, 2, device=middle.device)
         return cells, (cells >= first[:, None]) & (cells <= last[:, None])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_PYRAMID_LEVELS = 5
+PYRAMID_MAPS = 5
 
 
 class ContextBranch(nn.Module):
@@ -24,7 +24,7 @@ class ContextBranch(nn.Module):
 
     def __init__(self, in_channels: int, context_channels: int, layers: int = 2) -> None:
         super().__init__()
-        self.fuse = nn.Conv2d(_PYRAMID_LEVELS * in_channels, in_channels if layers == 2 else context_channels, 1)
+        self.fuse = nn.Conv2d(PYRAMID_MAPS * in_channels, in_channels if layers == 2 else context_channels, 1)
         self.norm = nn.GroupNorm(32, in_channels) if layers == 2 else nn.Identity()
         self.reduce = (
             nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(in_channels, context_channels, 1))

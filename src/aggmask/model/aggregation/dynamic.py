@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aggmask.errors import UserError
-from aggmask.model.aggregation.context import ContextBranch
+from aggmask.model.aggregation.context import PYRAMID_MAPS, ContextBranch
 from aggmask.model.aggregation.neighbors import neighbors, settle_window
 from aggmask.model.tower import PRIOR_BIAS
 from aggmask.structures import Cells, GridLevel
@@ -86,6 +86,7 @@ class DynamicAggregation(nn.Module):
         self.shapes = [(o, i, kernel, kernel) for i, o in pairwise(widths)]
         numbers = sum(o * i * kernel**2 + o for o, i, *_ in self.shapes)
         self.weights = CellWeights(cell_channels, numbers)
+        self.pyramid_maps = PYRAMID_MAPS if context_channels else 0  # that it reads
         if context_channels:
             self.context = ContextBranch(pyramid_channels, context_channels, context_layers)
 
@@ -137,15 +138,14 @@ class DynamicRule:
 
     def _of_context(self, weight: Tensor, bias: Tensor, cells: Cells, size: tuple[int, int]) -> Tensor:
         """The first layer's share of the context, with its bias: (K, M, X, k, k), (K, M) -> (K, M, H, W)."""
-        context = self.context
-        if context is None:
+        if self.context is None:
             return bias[:, :, None, None]
-        if context.shape[-2:] != size:
-            context = F.interpolate(context, size=size, mode="bilinear", align_corners=True)
-        counts = torch.bincount(cells.image, minlength=len(context)).tolist()
+        if self.context.shape[-2:] != size:  # kept: decoding asks a level several times
+            self.context = F.interpolate(self.context, size=size, mode="bilinear", align_corners=True)
+        counts = torch.bincount(cells.image, minlength=len(self.context)).tolist()
         shares = [
             F.conv2d(image[None], w.flatten(0, 1), b.flatten(), padding=self.net.kernel // 2)[0]
-            for image, w, b in zip(context, weight.split(counts), bias.split(counts), strict=True)
+            for image, w, b in zip(self.context, weight.split(counts), bias.split(counts), strict=True)
             if len(w)
         ]
         return torch.cat(shares).unflatten(0, bias.shape)

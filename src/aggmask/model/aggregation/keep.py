@@ -15,6 +15,7 @@ class KeepCell(nn.Module):
     """The mask of a cell is the representation of its nearest mask cell. The null object of the aggregations."""
 
     representation_bias = PRIOR_BIAS
+    pyramid_maps = 0  # that it reads
 
     def __init__(self, levels: Sequence[GridLevel], pyramid_channels: int, cell_channels: int) -> None:
         super().__init__()

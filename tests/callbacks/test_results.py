@@ -1,0 +1,31 @@
+import json
+from types import SimpleNamespace
+
+import torch
+
+from aggmask.callbacks.results import BestResults
+
+
+class Metric:
+    def __init__(self):
+        self.value = 0
+
+    def write_results(self, path):
+        path.write_text(json.dumps(self.value))
+
+
+def test_results_are_those_of_the_best_evaluation(tmp_path):
+    path = tmp_path / "results.json"
+    keeper, module = BestResults(str(path)), SimpleNamespace(metric=Metric())
+
+    def evaluated(ap: float) -> float:
+        numbers = {f"val/{name}": torch.tensor(ap) for name in ("AP", "AP50", "AP75")}
+        trainer = SimpleNamespace(sanity_checking=False, callback_metrics=numbers, is_global_zero=True, global_step=1)
+        module.metric.value = ap
+        keeper.on_validation_end(trainer, module)
+        return json.loads(path.read_text())
+
+    assert [evaluated(ap) for ap in (0.0, 0.25, 0.125, 0.5)] == [0.0, 0.25, 0.25, 0.5]
+    resumed = BestResults(str(path))
+    resumed.load_state_dict(keeper.state_dict())
+    assert resumed.best == 0.5

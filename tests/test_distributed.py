@@ -1,0 +1,69 @@
+"""Two processes on this machine, as `trainer=ddp` starts them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.data.make_coco import make_coco
+from tests.runs import SMALL
+from tests.test_evaluate import eager_checkpoint
+
+
+def run(module: str, *arguments: str) -> str:
+    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "AGGMASK_RUN_STAMP")}
+    done = subprocess.run(
+        [sys.executable, "-m", f"aggmask.{module}", *arguments],
+        capture_output=True,
+        text=True,
+        env=env | {"OMP_NUM_THREADS": "1"},
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_two_ranks_train_without_objects_on_one_of_them_and_share_one_folder(tmp_path):
+    """Three of four images are empty, so that some batch of some rank has no positive cell."""
+    root = make_coco(tmp_path / "coco", images=4, val_images=3, sizes=[(40, 60)], empty_every=1)
+    file = root / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    full = json.loads(
+        (make_coco(tmp_path / "full", images=1, sizes=[(40, 60)]) / "annotations" / file.name).read_text()
+    )
+    content["annotations"] = [a for a in full["annotations"] if not a["iscrowd"]]
+    file.write_text(json.dumps(content))
+    settings = [s for s in SMALL if not s.startswith("trainer.max_epochs")]
+    run(
+        "train",
+        "experiment=solo_r50_agg",
+        "trainer=ddp",
+        "trainer.devices=2",
+        "trainer.max_epochs=2",
+        "data.skip_empty=false",
+        "data.batch_size=1",
+        f"data.root={root}",
+        f"hydra.run.dir={tmp_path}/runs/one",
+        *settings,
+    )
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["one"]
+    last = torch.load(tmp_path / "runs" / "one" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 4
+    assert all(value.isfinite().all() for value in last["state_dict"].values())
+
+
+def test_two_ranks_evaluate_like_one(tmp_path):
+    checkpoint = eager_checkpoint(tmp_path)[1]
+    numbers = []
+    for name, trainer in (("one", ["trainer=cpu"]), ("two", ["trainer=ddp", "trainer.devices=2"])):
+        arguments = [f"checkpoint={checkpoint}", f"output={tmp_path}/{name}", "trainer.accelerator=cpu", *trainer]
+        said = run("evaluate", *arguments, "trainer.enable_progress_bar=false", "data.batch_size=1")
+        numbers.append([line.split() for line in said.splitlines() if line.strip().startswith(("A", "disc", "block"))])
+    assert numbers[0] == numbers[1]
+    assert len(numbers[0]) == 14
+    found = [json.loads(Path(tmp_path, name, "results.json").read_text()) for name in ("one", "two")]
+    keys = [sorted((row["image_id"], row["score"], row["segmentation"]["counts"]) for row in rows) for rows in found]
+    assert keys[0] == keys[1]
