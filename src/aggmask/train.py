@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
     from omegaconf import DictConfig
 
+log = logging.getLogger(__name__)
 register_resolvers()
 
 
@@ -31,6 +33,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     warnings.filterwarnings("ignore", r"(Experiment logs|Checkpoint) directory .* exists and is not empty")
     config = plain(cfg)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
+    backbone = config["model"]["backbone"]
+    if not (backbone["pretrained"] or backbone["weights"] or config["resume"]) and backbone["frozen_stages"]:
+        log.warning(
+            "random weights are frozen: model.backbone.frozen_stages=0 model.backbone.frozen_norm=false train all"
+        )
     data = build(config["data"])
     module = build_module(make_recipe(config, data.categories))
     loggers = [build(node) for node in config["logger"].values() if node]

@@ -131,7 +131,9 @@ def test_without_a_network_the_message_says_what_to_do(monkeypatch):
         TimmBackbone("resnet18", pretrained=True)
 
 
-@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "convnext_atto", "mobilenetv3_small_050"])
+@pytest.mark.parametrize(
+    "name", ["tf_efficientnet_lite0", "convnext_atto", "mobilenetv3_small_050", "swin_tiny_patch4_window7_224"]
+)
 def test_other_families(name):
     backbone = TimmBackbone(name, pretrained=False)
     features = backbone(torch.randn(1, 3, 64, 64))

@@ -55,9 +55,11 @@ def _message(error: Exception) -> str | None:
     while following := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(following)
     for cause in chain:
-        # Lightning's word for a trainer that this machine cannot have; by name, because importing it takes seconds.
-        if isinstance(cause, UserError) or type(cause).__name__ == "MisconfigurationException":
+        if isinstance(cause, UserError):
             return str(cause)
+        # By name, because importing Lightning takes seconds.
+        if type(cause).__name__ == "MisconfigurationException":
+            return f"the trainer cannot run like this here: {cause} (there are trainer=auto, cpu, gpu, ddp)"
     if isinstance(error, HydraException | OmegaConfBaseException) and not isinstance(error, InstantiationException):
         return _readable(chain)
     return None

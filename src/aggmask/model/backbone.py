@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -43,6 +44,7 @@ class TimmBackbone(nn.Module):
         if strides != _STRIDES:
             raise UserError(f"model.backbone.name={name}: features at strides {strides}, but {_STRIDES} are needed")
         self.channels: list[int] = self.net.feature_info.channels()
+        self.channels_last = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")  # Swin and its kin
         self.frozen_norm = frozen_norm
         self.frozen = _stages(self.net, frozen_stages)
         for module in self.frozen:
@@ -53,7 +55,8 @@ class TimmBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalized -> [(B, c_i, H / s, W / s) for s in 4, 8, 16, 32]."""
-        return self.net(images)
+        features = self.net(images)
+        return [f.permute(0, 3, 1, 2) for f in features] if self.channels_last else features
 
     def train(self, mode: bool = True) -> TimmBackbone:
         super().train(mode)
@@ -77,21 +80,26 @@ def _create(name: str, pretrained: bool, weights: str | None) -> nn.Module:
         close = difflib.get_close_matches(name, known, 3)
         hint = f"; did you mean {', '.join(close)}?" if close else "; timm.list_models() has them all"
         raise UserError(f"model.backbone.name={name}: timm has no such network{hint}")
-    options = {"features_only": True, "out_indices": (-4, -3, -2, -1)}
-    if weights:
-        return timm.create_model(
-            name, pretrained=True, pretrained_cfg_overlay={"file": str(_checked(name, weights))}, **options
-        )
+    overlay = {"pretrained_cfg_overlay": {"file": str(_checked(name, weights))}} if weights else {}
     try:
-        return timm.create_model(name, pretrained=pretrained, **options)
+        return _features(name, pretrained=bool(pretrained or weights), **overlay)
     except Exception as error:
-        if not pretrained:
+        if weights or not pretrained:
             raise UserError(f"model.backbone.name={name}: {error}") from error
         raise UserError(
             f"model.backbone.name={name}: its weights could not be downloaded ({type(error).__name__}). Without a "
             "network, give a local file with model.backbone.weights=FILE, or train from random weights with "
             "model.backbone.pretrained=false model.backbone.frozen_stages=0"
         ) from error
+
+
+def _features(name: str, **options: Any) -> nn.Module:
+    """timm's feature extractor for the last four stages."""
+    options |= {"features_only": True, "out_indices": (-4, -3, -2, -1)}
+    try:
+        return timm.create_model(name, strict_img_size=False, **options)  # Swin: pictures of any size
+    except TypeError:
+        return timm.create_model(name, **options)
 
 
 def _checked(name: str, weights: str) -> Path:

@@ -1,0 +1,1 @@
+"""What things cost, measured. Each file is a command: `python -m benchmarks.<name>`."""
