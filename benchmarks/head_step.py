@@ -78,10 +78,9 @@ def main() -> None:
             f"{form:>5}: {statistics.median(row['seconds']):5.1f} s a step ({spread}), "
             f"{row['megabytes']:5.0f} MB above the start; losses {row['loss_mask']:.5f} {row['loss_category']:.5f}"
         )
-    time_ratio = statistics.median(found["dense"]["seconds"]) / statistics.median(found["lazy"]["seconds"])
-    print(
-        f"dense / lazy: {time_ratio:.2f} x time, {found['dense']['megabytes'] / found['lazy']['megabytes']:.2f} x memory"
-    )
+    lazy, dense = found["lazy"], found["dense"]
+    slower = statistics.median(dense["seconds"]) / statistics.median(lazy["seconds"])
+    print(f"dense / lazy: {slower:.2f} x time, {dense['megabytes'] / lazy['megabytes']:.2f} x memory")
 
 
 if __name__ == "__main__":
