@@ -1,6 +1,6 @@
 """Head outputs of a batch -> detections in the network frame (method.md section 7, steps 1 to 6).
 
-Memory is bounded: candidates are aggregated a chunk at a time, and of those seen no more than 3 times the best
+Memory is bounded: candidates are aggregated a chunk at a time, and of those seen no more than twice the best
 `nms_pre` masks are kept. A cell that is a candidate for several classes is aggregated once.
 """
 
@@ -74,7 +74,7 @@ class Decoder:
             asked = (scores > self.score_threshold).any(1).nonzero()[:, 0]
             for cells in asked.split(self.chunk) if len(asked) else ():
                 seen.append(self._candidates(output, number, image, cells, scores[cells], size))
-                if sum(map(len, seen)) > 2 * self.nms_pre:
+                if sum(map(len, seen)) > self.nms_pre:
                     seen = [self._best(seen)]
         found = self._best(seen)
         found.scores = matrix_nms(
