@@ -14,7 +14,9 @@ from tests.runs import SMALL
 from tests.test_evaluate import eager_checkpoint
 
 
-def run(module: str, *arguments: str) -> str:
+def run(folder: Path, module: str, *arguments: str) -> str:
+    """Give a command in the empty folder `here`."""
+    (folder / "here").mkdir(exist_ok=True)
     env = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "AGGMASK_RUN_STAMP")}
     done = subprocess.run(
         [sys.executable, "-m", f"aggmask.{module}", *arguments],
@@ -22,6 +24,7 @@ def run(module: str, *arguments: str) -> str:
         text=True,
         env=env | {"OMP_NUM_THREADS": "1"},
         timeout=280,
+        cwd=folder / "here",
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -39,6 +42,7 @@ def test_two_ranks_train_without_objects_on_one_of_them_and_share_one_folder(tmp
     file.write_text(json.dumps(content))
     settings = [s for s in SMALL if not s.startswith("trainer.max_epochs")]
     run(
+        tmp_path,
         "train",
         "experiment=solo_r50_agg",
         "trainer=ddp",
@@ -51,6 +55,7 @@ def test_two_ranks_train_without_objects_on_one_of_them_and_share_one_folder(tmp
         *settings,
     )
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["one"]
+    assert list((tmp_path / "here").iterdir()) == []  # nothing where the command was given
     last = torch.load(tmp_path / "runs" / "one" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 4
     assert all(value.isfinite().all() for value in last["state_dict"].values())
@@ -61,7 +66,7 @@ def test_two_ranks_evaluate_like_one(tmp_path):
     numbers = []
     for name, trainer in (("one", ["trainer=cpu"]), ("two", ["trainer=ddp", "trainer.devices=2"])):
         arguments = [f"checkpoint={checkpoint}", f"output={tmp_path}/{name}", "trainer.accelerator=cpu", *trainer]
-        said = run("evaluate", *arguments, "trainer.enable_progress_bar=false", "data.batch_size=1")
+        said = run(tmp_path, "evaluate", *arguments, "trainer.enable_progress_bar=false", "data.batch_size=1")
         rows = [line.split() for line in said.splitlines()]
         numbers.append([row for row in rows if row and row[0] in (*NAMES, "disc", "pair", "block")])
     assert numbers[0] == numbers[1]
@@ -69,3 +74,4 @@ def test_two_ranks_evaluate_like_one(tmp_path):
     found = [json.loads(Path(tmp_path, name, "results.json").read_text()) for name in ("one", "two")]
     keys = [sorted((row["image_id"], row["score"], row["segmentation"]["counts"]) for row in rows) for rows in found]
     assert keys[0] == keys[1]
+    assert list((tmp_path / "here").iterdir()) == []

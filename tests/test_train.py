@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from aggmask.assembly.build import load, read_checkpoint
+from aggmask.train import train
 from tests.assembly.test_config import EXPERIMENTS
 from tests.data.make_coco import make_coco
 from tests.runs import composed, small_run
@@ -221,3 +222,17 @@ def test_configuration_is_kept_resolved(coco, tmp_path):
     assert OmegaConf.to_container(kept) == OmegaConf.to_container(kept, resolve=True)
     assert kept.seed == kept.data.seed == 7
     assert composed("experiment=solo_r50", "name=x", "output_dir=x").data.seed == 0
+
+
+@pytest.mark.slow
+def test_the_real_experiment_on_photographs_sizes(tmp_path):
+    """Nothing shrunk but the number of steps: ResNet-101, 256 channels, short side 640 to 800."""
+    sizes = [(480, 640), (640, 427), (375, 500), (612, 612)]
+    root = make_coco(tmp_path / "coco", images=4, val_images=1, sizes=sizes)
+    settings = ["experiment=solo_r101_agg", "name=x", f"output_dir={tmp_path}/run", f"data.root={root}"]
+    random = ["model.backbone.pretrained=false", "model.backbone.frozen_stages=0", "model.backbone.frozen_norm=false"]
+    limits = ["trainer.accelerator=cpu", "trainer.max_steps=2", "data.batch_size=1", "data.num_workers=2"]
+    parts = train(composed(*settings, *random, *limits))
+    assert parts["trainer"].global_step == 2
+    assert parts["trainer"].callback_metrics["train/loss"].isfinite()
+    assert (tmp_path / "run" / "results.json").is_file()

@@ -39,9 +39,14 @@ def conf_dir() -> str:
 
 
 def register_resolvers() -> None:
-    """`${run_stamp:}`: one name for this run on all of its ranks and nodes. `${main_rank_only:x}`: null elsewhere."""
+    """What the configurations may ask for.
+
+    `${run_stamp:}`: one name for this run on all of its ranks and nodes. `${main_rank_only:x}`: null on other ranks.
+    `${log_file:x}`: nowhere on other ranks.
+    """
     OmegaConf.register_new_resolver("run_stamp", run_stamp, replace=True)
     OmegaConf.register_new_resolver("main_rank_only", lambda value: None if global_rank() else value, replace=True)
+    OmegaConf.register_new_resolver("log_file", lambda path: os.devnull if global_rank() else path, replace=True)
 
 
 def run_stamp() -> str:
