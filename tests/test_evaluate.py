@@ -128,7 +128,7 @@ def test_what_is_no_checkpoint_is_refused(content, tmp_path):
     from aggmask.assembly.build import load
 
     (tmp_path / "file.ckpt").write_bytes(content)
-    with pytest.raises(UserError, match=r"file\.ckpt: not a readable checkpoint"):
+    with pytest.raises(UserError, match=r"file\.ckpt: not a checkpoint, or a damaged one"):
         load(tmp_path / "file.ckpt")
 
 

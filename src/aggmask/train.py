@@ -49,16 +49,19 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     for logger in loggers:
         logger.log_hyperparams(config)
     trainer.fit(module, datamodule=data, ckpt_path=config["resume"])
+    if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and trainer.limit_val_batches:
+        trainer.validate(module, datamodule=data, verbose=False)  # max_steps ended inside an epoch
     return {"config": config, "data": data, "module": module, "trainer": trainer}
 
 
 def _report(trainer: pl.Trainer, output_dir: str) -> float | None:
     """Say where everything is; the number that a sweep compares."""
     best = trainer.checkpoint_callbacks[0].best_model_score if trainer.checkpoint_callbacks else None
+    ap = trainer.callback_metrics.get("val/AP") if best is None else best
     if trainer.is_global_zero:
-        print(f"best mask AP {best:.4f}" if best is not None else "no evaluation was made")
+        print("no evaluation was made" if ap is None else f"best mask AP {ap:.4f}")
         print(f"run folder: {output_dir}")
-    return None if best is None else float(best)
+    return None if ap is None else float(ap)
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")

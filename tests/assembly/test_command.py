@@ -56,7 +56,8 @@ def test_a_mistake_ends_in_one_readable_message(arguments, expected, monkeypatch
     ("module", "arguments", "expected"),
     [
         (evaluate, ["checkpoint=nowhere.ckpt"], "checkpoint=nowhere.ckpt: there is no such file"),
-        (evaluate, [], "checkpoint"),
+        (evaluate, [], "say checkpoint=..."),
+        (predict, ["checkpoint=x"], "say source=..."),
         (predict, ["checkpoint=nowhere.ckpt", "source=nowhere", "output=out"], "source=nowhere"),
         (predict, ["checkpoint=x", "source=x", "outputs=out"], "did you mean 'output'"),
     ],

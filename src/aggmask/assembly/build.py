@@ -69,8 +69,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"checkpoint={path}: not a readable checkpoint ({reason})") from error
+        raise UserError(f"checkpoint={path}: not a checkpoint, or a damaged one ({type(error).__name__})") from error
     recipe = content.get("hyper_parameters") if isinstance(content, dict) else None
     if not isinstance(recipe, dict) or "format" not in recipe or "state_dict" not in content:
         raise UserError(f"checkpoint={path}: was not written by aggmask (it has no recipe of the model)")

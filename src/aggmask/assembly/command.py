@@ -21,6 +21,8 @@ def run_command(main: Callable[[], None], open_nodes: Sequence[str] = ()) -> Non
         main: reads `sys.argv`.
         open_nodes: nodes of the configuration that take keys which are not in it yet.
     """
+    # Hydra's parser wants its flags before all overrides.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("--multirun", "-m"))
     added = tuple(f"{node}." for node in open_nodes)
     sys.argv[1:] = [f"++{a}" if added and a.startswith(added) else a for a in map(quoted, sys.argv[1:])]
     # Threads of OpenMP wait for each other in a loop; where other programs run too, a short loop is 3 to 10 times

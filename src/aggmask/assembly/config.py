@@ -90,6 +90,11 @@ def check(cfg: DictConfig, command: str) -> None:
     groups = [str(next(iter(entry))) for entry in primary.get("defaults", []) if isinstance(entry, DictConfig)]
     known = {*map(str, primary), *groups} - {"defaults", "hydra"}
     problems = [_unknown(str(key), "the configuration", known) for key in cfg if key not in known]
+    problems += [
+        f"say {key}=...; `python -m aggmask.{command} --help` shows how"
+        for key in cfg
+        if OmegaConf.is_missing(cfg, key)
+    ]
     problems += _problems(cfg, "")
     if problems:
         raise UserError("\n".join(problems))

@@ -11,7 +11,7 @@ import io
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from aggmask.errors import UserError
 
@@ -40,8 +40,9 @@ def decode_image(data: bytes, name: str, expected_size: tuple[int, int] | None =
         if stored is None:
             stored = _decode_other(data, orientation)
     except Exception as error:  # on damaged files decoders raise nearly anything
+        reason = "it is in no image format" if isinstance(error, UnidentifiedImageError) else error
         raise UserError(
-            f"The image {name} ({len(data)} bytes, starting with {data[:12]!r}) cannot be decoded: {error}. "
+            f"The image {name} ({len(data)} bytes, starting with {data[:12]!r}) cannot be decoded: {reason}. "
             "Download or export it again."
         ) from error
     return np.ascontiguousarray(_turned(stored, orientation, name, expected_size))
