@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +17,6 @@ from aggmask.optim import OptimizerRecipe
 from aggmask.structures import Category, Detections, ImageBatch
 from aggmask.supervision.assign import Assigner
 from aggmask.supervision.criterion import Criterion
-
-log = logging.getLogger(__name__)
 
 
 class SegmentationModule(pl.LightningModule):
@@ -96,20 +93,16 @@ class SegmentationModule(pl.LightningModule):
 
 
 def matching_ids(own: Sequence[Category], found: Sequence[Category], place: str) -> list[int]:
-    """Ids in an annotation file of a model's categories: by name, else, where names were changed, by id.
+    """Ids in an annotation file of a model's categories, by name: the same ids may mean other things in another file.
 
     Raises:
         UserError: the file lacks a category of the model; names it.
     """
     by_name = {category.name: category.id for category in found}
-    if all(category.name in by_name for category in own):
-        return [by_name[category.name] for category in own]
-    ids = {category.id for category in found}
-    if all(category.id in ids for category in own):
-        log.warning("%s names its categories otherwise than the model: they are matched by id", place)
-        return [category.id for category in own]
-    missing = [f"{c.id} ({c.name})" for c in own if c.name not in by_name and c.id not in ids]
-    raise UserError(
-        f"{place} has no category for {', '.join(missing) or 'some names'} of the model, which knows "
-        f"{', '.join(c.name for c in own)}. Evaluate on a file with these categories."
-    )
+    missing = [category.name for category in own if category.name not in by_name]
+    if missing:
+        raise UserError(
+            f"{place} has no category {', '.join(missing)}, which the model knows; it has {', '.join(by_name)}. "
+            "Evaluate on a file whose categories have the model's names."
+        )
+    return [by_name[category.name] for category in own]

@@ -208,3 +208,10 @@ def test_contact_sheet():
         contact_sheet([], 3)
     with pytest.raises(ValueError, match="in 0 columns"):
         contact_sheet(pictures, 0)
+
+
+def test_a_path_is_drawn_like_its_picture(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    none = Instances.empty((40, 60))
+    assert np.array_equal(draw(str(tmp_path / "a.png"), none), draw(pixels, none))

@@ -61,7 +61,7 @@ def _message(error: Exception) -> str | None:
             return str(cause)
         # By name, because importing Lightning takes seconds.
         if type(cause).__name__ == "MisconfigurationException":
-            return f"the trainer cannot run like this here: {cause} (there are trainer=auto, cpu, gpu, ddp)"
+            return f"the trainer cannot run like this here: {cause} (trainer=auto takes what there is)"
     if isinstance(error, HydraException | OmegaConfBaseException) and not isinstance(error, InstantiationException):
         return _readable(chain)
     return None

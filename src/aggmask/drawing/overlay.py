@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -27,7 +28,7 @@ READABLE = 480  # pixels: pictures with a shorter long side are enlarged
 
 
 def draw(
-    image: Image.Image | np.ndarray | Tensor,
+    image: str | Path | Image.Image | np.ndarray | Tensor,
     instances: Instances,
     score_threshold: float = 0.3,
     max_objects: int | None = None,
@@ -35,7 +36,7 @@ def draw(
     """The image with its objects; a score of exactly 1 (ground truth) is not written into the label.
 
     Args:
-        image: PIL image, (H, W, 3) uint8 array or (3, H, W) uint8 tensor, original frame.
+        image: path, PIL image, (H, W, 3) uint8 array or (3, H, W) uint8 tensor, original frame.
         instances: n objects of that frame; those with a lower score than the threshold are left out.
         max_objects: draw only so many, best first; None for all.
 
@@ -110,7 +111,9 @@ def contact_sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
     return sheet
 
 
-def _picture(image: Image.Image | np.ndarray | Tensor) -> Image.Image:
+def _picture(image: str | Path | Image.Image | np.ndarray | Tensor) -> Image.Image:
+    if isinstance(image, str | Path):
+        image = Image.open(Path(image).expanduser())
     if isinstance(image, Image.Image):
         return ImageOps.exif_transpose(image).convert("RGB")  # the original frame is what a viewer shows
     pixels = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) and image.ndim == 3 else image

@@ -89,7 +89,7 @@ def _create(name: str, pretrained: bool, weights: str | None) -> nn.Module:
         raise UserError(
             f"model.backbone.name={name}: its weights could not be downloaded ({type(error).__name__}). Without a "
             "network, give a local file with model.backbone.weights=FILE, or train from random weights with "
-            "model.backbone.pretrained=false model.backbone.frozen_stages=0"
+            "model.backbone.pretrained=false model.backbone.frozen_stages=0 model.backbone.frozen_norm=false"
         ) from error
 
 
