@@ -13,18 +13,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from aggmask.checkpoints.published import head_weights
+from aggmask.checkpoints.published import head_weights, mask_feature_weights
 from aggmask.geometry.frame import Frame
 from aggmask.geometry.grid import make_levels
 from aggmask.model.aggregation.dynamic import DynamicAggregation
 from aggmask.model.aggregation.keep import KeepCell
+from aggmask.model.aggregation.weights import BranchWeights
 from aggmask.model.category import CategoryBranch
 from aggmask.model.head import Head
 from aggmask.model.representation.constant import ConstantBank
+from aggmask.model.representation.predicted import PredictedBank
 from aggmask.structures import Objects
+from aggmask.supervision.assign import Assigner
 
 _STRIDES = (8, 8, 16, 32, 32)
-KINDS = ("solo", "agg")
+KINDS = ("solo", "agg", "solov2", "aggstar")
 
 
 def golden_folder() -> Path:
@@ -84,33 +87,62 @@ class GoldenCase:
         return 5 if asked == 4 and (equal or self.cfg.get("interpolation_mode", 4) == 5) else asked
 
     @cached_property
-    def min_area(self) -> int:
-        return 10 if self.meta["kind"] == "agg" else 1
+    def assigner(self) -> Assigner:
+        """As published: SOLOv2 trains a shared cell's mask towards every object that claims it."""
+        kind = self.meta["kind"]
+        min_area = 10 if kind.startswith("agg") else 1
+        return Assigner(min_area=min_area, shared_cells="all" if kind == "solov2" else "last")
 
     @cached_property
     def head(self) -> Head:
         cfg, width, depth = self.cfg, self.cfg["seg_feat_channels"], self.cfg["stacked_convs"]
-        aggregation = KeepCell
-        if self.meta["kind"] == "agg":
-            aggregation = partial(
-                DynamicAggregation,
-                window=self.window,
-                layers=cfg.get("conv_layer_for_comb", 3),
-                kernel=cfg.get("conv_kernel_for_comb", 3),
-                channels=cfg.get("conv_intermediate_channel_number_for_comb", 4),
-                context_channels=cfg.get("context_feature_channel", 16),
-                context_layers=cfg.get("context_agg_layer", 2),
-            )
         head = Head(
             self.levels,
             cfg["in_channels"],
             cfg["num_classes"] - 1,
             category=partial(CategoryBranch, width=width, depth=depth),
-            bank=partial(ConstantBank, width=width, depth=depth),
-            aggregation=aggregation,
+            bank=self._bank(width, depth),
+            aggregation=self._aggregation(width, depth),
         )
-        head.load_state_dict(head_weights(self.tensors("w.")))
+        head.load_state_dict(self.named("w."))
         return head
+
+    def _bank(self, width: int, depth: int):
+        kind, channels = self.meta["kind"], self.cfg.get("ins_out_channels", self.cfg["in_channels"])
+        if kind == "solov2":
+            features = self.cfg["mask_feature_channels"]
+            return partial(PredictedBank, width=width, depth=depth, channels=channels, feature_width=features)
+        if kind == "aggstar":
+            plain = {"kernel": 1, "feature_width": width, "feature_norm": False}
+            return partial(PredictedBank, width=width, depth=depth, channels=width, **plain)
+        return partial(ConstantBank, width=width, depth=depth)
+
+    def _aggregation(self, width: int, depth: int):
+        cfg, kind = self.cfg, self.meta["kind"]
+        if not kind.startswith("agg"):
+            return KeepCell
+        weights = {"weights": partial(BranchWeights, width=width, depth=depth)} if kind == "aggstar" else {}
+        return partial(
+            DynamicAggregation,
+            window=self.window,
+            layers=cfg.get("conv_layer_for_comb", 3),
+            kernel=cfg.get("conv_kernel_for_comb", 3),
+            channels=cfg.get("conv_intermediate_channel_number_for_comb", 4),
+            context_channels=cfg.get("context_feature_channel", 16),
+            context_layers=cfg.get("context_agg_layer", 2),
+            **weights,
+        )
+
+    def named(self, prefix: str) -> dict[str, torch.Tensor]:
+        """Values that the file gives for weights, under this package's names."""
+        published = self.tensors(prefix)
+        if not any(name.startswith("bbox_head.") for name in published):
+            return head_weights(published)
+        parts = [
+            {name.removeprefix(start): value for name, value in published.items() if name.startswith(start)}
+            for start in ("bbox_head.", "mask_feat_head.")
+        ]
+        return head_weights(parts[0]) | mask_feature_weights(parts[1])
 
     def pyramid(self) -> list[torch.Tensor]:
         return [self.tensor(f"in.feat{i}").clone().requires_grad_() for i in range(5)]

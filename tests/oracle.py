@@ -18,6 +18,7 @@ from torch import Tensor
 
 from aggmask.model.aggregation.keep import KeepCell
 from aggmask.model.head import Head
+from aggmask.model.representation.predicted import PredictedBank
 from aggmask.structures import GridLevel, Objects
 
 CENTER_FRACTION = 0.2
@@ -33,6 +34,7 @@ class DenseLevel:
     representations: Tensor  # (B, T*T, H, W)
     context: Tensor | None  # (B, X, H, W)
     dynamic: Tensor | None  # (B, numbers, S, S)
+    offsets: Tensor | None  # (B, 2 N, S, S)
 
     def masks(self, image: int, cells: Sequence[int] | None = None) -> Tensor:
         """(k, H, W) mask logits of the given cells, of all S*S without any."""
@@ -45,11 +47,24 @@ class DenseLevel:
         if self.dynamic is None or not cells:
             return maps[[places[0] for places in around]]
         stack = maps[torch.tensor(around)]  # (k, N, H, W)
+        if self.offsets is not None:
+            stack = self._sampled(maps, around, self.offsets[image].flatten(1).T[cells])
         result = self._aggregated(image, cells, stack)
         if net.residual:
             nearest = [neighbor_list(cell // size, cell % size, size, self.level.mask_grid, 1)[0] for cell in cells]
             result = result + maps[nearest]
         return result
+
+    def _sampled(self, maps: Tensor, around: list[list[int]], offsets: Tensor) -> Tensor:
+        """Representations between the cells of the mask grid: every pixel's T x T values are resampled."""
+        grid, bound = self.level.mask_grid, self.head.aggregation.neighbors.bound
+        places = torch.tensor(around)
+        places = torch.stack([places // grid, places % grid], dim=-1)
+        places = places + bound * torch.tanh(offsets.reshape(places.shape) / bound)
+        values = maps.flatten(1).T.reshape(1, -1, grid, grid)
+        points = (places.flip(-1) / max(grid - 1, 1) * 2 - 1)[None]
+        found = F.grid_sample(values, points, align_corners=True, padding_mode="border")
+        return found[0].movedim(0, -1).unflatten(-1, maps.shape[-2:])
 
     def _aggregated(self, image: int, cells: list[int], stack: Tensor) -> Tensor:
         net, count = self.head.aggregation, len(cells)
@@ -89,29 +104,65 @@ def dense_head(head: Head, pyramid: Sequence[Tensor]) -> list[DenseLevel]:
     """Everything that the head could say about a batch."""
     half = F.interpolate(pyramid[0], scale_factor=0.5, mode="bilinear")
     last = F.interpolate(pyramid[4], size=pyramid[3].shape[-2:], mode="bilinear")
+    features = [half, *pyramid[1:4], last]
     plain = isinstance(head.aggregation, KeepCell)
     context = None if plain else _context(head, pyramid)
     levels = []
-    for level, kernels, x in zip(head.levels, head.bank.kernels, [half, *pyramid[1:4], last], strict=True):
-        maps = _tower(head.bank.tower, _with_coordinates(x))
-        maps = F.interpolate(maps, scale_factor=2, mode="bilinear")
-        maps = F.conv2d(maps, kernels.weight, kernels.bias)
-        cells = _tower(head.category.tower, F.interpolate(x, size=(level.grid, level.grid), mode="bilinear"))
+    for level, x, maps in zip(head.levels, features, _representations(head, features, pyramid), strict=True):
+        cells = _tower(head.category.tower, _resized(x, level.grid))
         logits = F.conv2d(cells, head.category.classifier.weight, head.category.classifier.bias, padding=1)
-        dynamic, seen = None, context
+        dynamic = offsets = None
         if not plain:
-            conv = head.aggregation.weights.conv
-            dynamic = torch.tanh(F.conv2d(cells, conv.weight, conv.bias, padding=1))
+            source = head.aggregation.weights
+            branch = hasattr(source, "tower")
+            if branch:
+                cells = _tower(source.tower, _resized(_with_coordinates(x), level.grid))
+            dynamic = _same(cells, source.conv)
+            if hasattr(head.aggregation.neighbors, "offsets"):
+                offsets = _same(cells, head.aggregation.neighbors.offsets.conv)
+            dynamic = dynamic if branch else torch.tanh(dynamic)
+        seen = context
         if seen is not None and seen.shape[-2:] != maps.shape[-2:]:
             seen = F.interpolate(seen, size=maps.shape[-2:], mode="bilinear", align_corners=True)
-        levels.append(DenseLevel(head, level, logits, maps, seen, dynamic))
+        levels.append(DenseLevel(head, level, logits, maps, seen, dynamic, offsets))
     return levels
+
+
+def _representations(head: Head, features: Sequence[Tensor], pyramid: Sequence[Tensor]) -> list[Tensor]:
+    """All T*T maps of each level (method.md section 3)."""
+    bank = head.bank
+    if not isinstance(bank, PredictedBank):
+        towers = [
+            F.interpolate(_tower(bank.tower, _with_coordinates(x)), scale_factor=2, mode="bilinear") for x in features
+        ]
+        return [F.conv2d(maps, k.weight, k.bias) for maps, k in zip(towers, bank.kernels, strict=True)]
+    total = _tower(bank.features.levels[0], pyramid[0])
+    for number, inputs in enumerate([pyramid[1], pyramid[2], _with_coordinates(pyramid[3])], start=1):
+        for block in bank.features.levels[number]:
+            inputs = F.interpolate(_tower([block], inputs), scale_factor=2, mode="bilinear")
+        total = total + inputs
+    total, representations = _tower([bank.features.fuse], total), []
+    for level, x in zip(head.levels, features, strict=True):
+        kernels = _same(_tower(bank.tower, _resized(_with_coordinates(x), level.mask_grid)), bank.kernels)
+        maps = [F.conv2d(f[None], k.flatten(1).T[:, :, None, None]) for f, k in zip(total, kernels, strict=True)]
+        representations.append(torch.cat(maps))
+    return representations
+
+
+def _resized(x: Tensor, grid: int) -> Tensor:
+    return F.interpolate(x, size=(grid, grid), mode="bilinear")
+
+
+def _same(x: Tensor, conv) -> Tensor:
+    return F.conv2d(x, conv.weight, conv.bias, padding=conv.weight.shape[-1] // 2)
 
 
 def _tower(tower, x: Tensor) -> Tensor:
     for block in tower:
-        x = F.conv2d(x, block.conv.weight, padding=1)
-        x = F.relu(F.group_norm(x, 32, block.gn.weight, block.gn.bias))
+        x = F.conv2d(x, block.conv.weight, padding=block.conv.weight.shape[-1] // 2)
+        if isinstance(block.gn, torch.nn.GroupNorm):
+            x = F.group_norm(x, 32, block.gn.weight, block.gn.bias)
+        x = F.relu(x)
     return x
 
 
@@ -197,7 +248,8 @@ def dense_losses(
     """The two losses of a batch (method.md section 6), S*S targets of every level kept at once."""
     levels = dense_head(head, pyramid)
     targets = [
-        dense_targets(v.level, v.level.stride // 2, v.logits.shape[1], objects, canvas, min_area) for v in levels
+        dense_targets(v.level, canvas[0] // v.representations.shape[-2], v.logits.shape[1], objects, canvas, min_area)
+        for v in levels
     ]
     dice, focal = [], torch.zeros(())
     for found, target in zip(levels, targets, strict=True):

@@ -5,11 +5,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from aggmask.model.aggregation.deformable import DeformableWindow
 from aggmask.model.aggregation.dynamic import DynamicAggregation
 from aggmask.model.aggregation.keep import KeepCell
+from aggmask.model.aggregation.weights import BranchWeights
 from aggmask.model.category import CategoryBranch
 from aggmask.model.head import Head
 from aggmask.model.representation.constant import ConstantBank
+from aggmask.model.representation.predicted import PredictedBank
 from aggmask.structures import Cells, GridLevel, Objects
 
 CANVAS = (64, 96)
@@ -29,15 +32,29 @@ def make_levels_of(grids=GRIDS, mask_grids=None, sizes=SIZES) -> list[GridLevel]
     return [GridLevel(stride, s, t, low, high) for stride, s, t, (low, high) in rows]
 
 
-def make_head(levels=None, num_classes=3, width=32, depth=1, seed=0, **aggregation) -> Head:
-    """A head whose logits vary enough to matter. Plain SOLO without aggregation options."""
+def make_head(
+    levels=None, num_classes=3, width=32, depth=1, seed=0, base="constant", deformable=False, **aggregation
+) -> Head:
+    """A head whose logits vary enough to matter. Plain SOLO or SOLOv2 without aggregation options.
+
+    `base`: "constant" (SOLO), "predicted" (SOLOv2) or "star" (AggMask*, which has a branch for the weights).
+    """
     torch.manual_seed(seed)
+    size = {"width": width, "depth": depth}
+    bank = partial(ConstantBank, **size)
+    if base != "constant":
+        star = {"kernel": 1, "feature_norm": False} if base == "star" else {}
+        bank = partial(PredictedBank, **size, channels=width, feature_width=width, **star)
+    if base == "star":
+        aggregation["weights"] = partial(BranchWeights, **size)
+    if deformable:
+        aggregation["neighbors"] = DeformableWindow
     head = Head(
         levels or make_levels_of(),
         width,
         num_classes,
-        category=partial(CategoryBranch, width=width, depth=depth),
-        bank=partial(ConstantBank, width=width, depth=depth),
+        category=partial(CategoryBranch, **size),
+        bank=bank,
         aggregation=partial(DynamicAggregation, **aggregation) if aggregation else KeepCell,
     )
     for name, parameter in head.named_parameters():

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from aggmask.checkpoints.published import head_weights, neck_weights
+from aggmask.checkpoints.published import neck_weights
 from aggmask.decoding.decode import Decoder
 from aggmask.model.aggregation.neighbors import neighbors
 from aggmask.model.fpn import FPN
 from aggmask.structures import Cells
-from aggmask.supervision.assign import Assigner
 from aggmask.supervision.criterion import Criterion
 from tests.golden_case import KINDS, GoldenCase, golden_files
 
@@ -36,13 +35,16 @@ def test_golden_forward(case):
     """Representations, category logits, neighbors, dynamic weights, context."""
     head, pyramid = case.head, case.pyramid()
     features = head.at_levels(pyramid)
-    banks = head.bank(features)
+    banks = head.bank(features, pyramid)
     for number, (level, bank, output) in enumerate(zip(case.levels, banks, head(pyramid), strict=True)):
-        expected = case.tensor(f"out.rep{number}")
+        if f"out.kernel{number}" in case.data.files:
+            close(head.bank.predict(features[number], level.mask_grid), case.tensor(f"out.kernel{number}"))
         positions = torch.stack(torch.meshgrid(*[torch.arange(level.mask_grid)] * 2, indexing="ij"), -1).flatten(0, 1)
         every = positions[::11][:, None].repeat(case.batch, 1, 1)
-        images = torch.arange(case.batch).repeat_interleave(expected.shape[1])
-        close(bank.at(images, every)[:, 0].unflatten(0, expected.shape[:2]), expected)
+        if f"out.rep{number}" in case.data.files:
+            expected = case.tensor(f"out.rep{number}")
+            images = torch.arange(case.batch).repeat_interleave(expected.shape[1])
+            close(bank.at(images, every)[:, 0].unflatten(0, expected.shape[:2]), expected)
         close(output.logits, case.tensor(f"out.cate{number}"))
         if f"out.neighbours{number}" in case.data.files:
             cells = torch.arange(level.grid**2)
@@ -51,11 +53,14 @@ def test_golden_forward(case):
             found = neighbors(cells, level, case.window)[0]
             assert torch.equal(found, listed[:, 2:3] if case.window == 1 and listed.shape[1] == 5 else listed)
         if f"out.dynamic{number}" in case.data.files:
-            cell_features, _ = head.category(features[number], level.grid)
+            category_features, _ = head.category(features[number], level.grid)
+            cell_features = head.aggregation.weights.cell_features(features[number], category_features)
             weights = head.aggregation.weights(cell_features, all_cells(case, level))
             weights = weights.unflatten(0, (case.batch, level.grid, level.grid)).movedim(-1, 1)
             expected = case.tensor(f"out.dynamic{number}")
             close(weights[:, : expected.shape[1]], expected)
+    if "out.mask_features" in case.data.files:
+        close(banks[0].features[:, ::4], case.tensor("out.mask_features"))
     if "out.context" in case.data.files:
         close(head.aggregation.context(pyramid)[:, ::4], case.tensor("out.context"))
 
@@ -64,9 +69,12 @@ def test_golden_targets(case):
     """Exactly the same cells, categories and mask pixels."""
     outputs = case.head(case.pyramid())
     background = case.cfg["num_classes"] - 1
-    found = Assigner(min_area=case.min_area)(outputs, case.objects, case.canvas)
+    found = case.assigner(outputs, case.objects, case.canvas)
     for number, (target, output) in enumerate(zip(found, outputs, strict=True)):
         width = case.canvas[1] // output.mask_stride
+        if f"out.target_cate0_{number}" not in case.data.files:
+            assert case.meta["kind"] == "solov2"  # whose files hold no targets: the losses say whether they are equal
+            continue
         for image in range(case.batch):
             expected = case.tensor(f"out.target_cate{image}_{number}").long()
             assert torch.equal(torch.where(expected == 0, background, expected - 1), target.labels[image])
@@ -81,14 +89,16 @@ def test_golden_losses_and_gradients(case):
     head, pyramid = case.head, case.pyramid()
     head.zero_grad()
     outputs = head(pyramid)
-    losses = Criterion()(outputs, Assigner(min_area=case.min_area)(outputs, case.objects, case.canvas))
+    losses = Criterion()(outputs, case.assigner(outputs, case.objects, case.canvas))
     for name in ("mask", "category"):
         assert losses[f"loss_{name}"].item() == pytest.approx(float(case.data[f"out.loss_{name}"]), rel=1e-4)
     sum(losses.values()).backward()
     for number, features in enumerate(pyramid):
         close(features.grad.sum((2, 3)), case.tensor(f"grad.feat{number}"), 1e-3)
+    if case.meta["kind"] == "solov2":
+        return  # its files hold the gradients of the features only
     ours = {name: parameter.grad.norm() for name, parameter in head.named_parameters()}
-    expected = head_weights(case.tensors("gradnorm."))
+    expected = case.named("gradnorm.")
     assert ours.keys() >= expected.keys()
     for name, norm in ours.items():
         # Where no cell is positive the published code leaves a level's kernels without a gradient.

@@ -71,7 +71,7 @@ class GridTargets:
     """What one level should say about a batch: categories everywhere, masks at the K positive cells only."""
 
     labels: Tensor  # (B, S, S) long: class of the cell; the number of classes stands for background
-    cells: Cells  # the K positive cells, by image, then by cell
+    cells: Cells  # the K positive cells, by image, then by cell; repeated where a cell learns several masks
     masks: Tensor  # (K, h, w) float 0/1 at the level's output stride
 
 

@@ -15,7 +15,7 @@ def test_channels_are_row_major_cells_of_each_levels_own_kernels():
     torch.manual_seed(0)
     bank = ConstantBank(levels, in_channels=32, bias=-1.0, width=32, depth=1)
     features = [torch.randn(2, 32, 4, 6) for _ in levels]
-    for level, kernels, feature, found in zip(levels, bank.kernels, features, bank(features), strict=True):
+    for level, kernels, feature, found in zip(levels, bank.kernels, features, bank(features, []), strict=True):
         maps = F.interpolate(bank.tower(coordinate_channels(feature)), scale_factor=2.0, mode="bilinear")
         maps = F.conv2d(maps, kernels.weight, kernels.bias)
         row, column = level.mask_grid - 1, 1
@@ -41,5 +41,5 @@ def test_masks_have_half_the_stride_of_the_features():
 def test_without_a_tower_the_kernels_see_the_features():
     levels = make_levels_of()
     bank = ConstantBank(levels, in_channels=32, bias=0.0, width=64, depth=0)
-    found = bank([torch.randn(1, 32, 4, 6) for _ in levels])
+    found = bank([torch.randn(1, 32, 4, 6) for _ in levels], [])
     assert found[0].at(torch.tensor([0]), torch.tensor([[[0, 0]]])).shape == (1, 1, 8, 12)

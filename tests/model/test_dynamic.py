@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from aggmask.errors import UserError
-from aggmask.model.aggregation.dynamic import CellWeights, DynamicAggregation
+from aggmask.model.aggregation.dynamic import DynamicAggregation
 from aggmask.model.aggregation.neighbors import neighbors
 from aggmask.structures import Cells
 from tests.small import close, every_cell, make_head, make_levels_of, make_pyramid
@@ -36,19 +36,12 @@ def test_every_option_counts(options, numbers):
     assert make_aggregation(**options).weights.conv.out_channels == numbers
 
 
-def test_identity_5_weights_at_asked_cells_equal_the_convolution():
-    torch.manual_seed(0)
-    weights, features = CellWeights(32, 11), torch.randn(2, 32, 8, 8)
-    expected = torch.tanh(weights.conv(features)).flatten(2).transpose(1, 2)
-    close(weights(features, SOME), expected[SOME.image, SOME.index])
-    close(weights(features, every_cell(make_levels_of()[0], 2)), expected.flatten(0, 1))
-
-
 @pytest.mark.parametrize("size", [(16, 24), (8, 12)], ids=["size of the context", "smaller"])
 @pytest.mark.parametrize("options", [{}, {"layers": 1}, {"kernel": 1}, {"context_channels": 0}, {"window": 9}])
 def test_identity_4_shared_context_equals_copied_context(options, size):
     net = make_aggregation(**options)
-    rule = net(make_pyramid(), [torch.randn(2, 32, v.grid, v.grid) for v in net.levels])[0]
+    categories = [torch.randn(2, 32, v.grid, v.grid) for v in net.levels]
+    rule = net(make_pyramid(), make_pyramid(), categories)[0]
     stack = torch.randn(5, net.window, *size)
     x = stack
     if net.context_channels:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from aggmask.decoding.decode import Decoder
+from aggmask.model.representation.constant import ConstantBank
 from aggmask.structures import Cells
 from aggmask.supervision.assign import Assigner
 from aggmask.supervision.criterion import Criterion
@@ -40,6 +41,14 @@ FAMILY = {
     "one layer, kernel 1, no context": {"layers": 1, "kernel": 1, "context_channels": 0},
     "residual": {"residual": True, "init": "zero"},
     "residual over coarser mask grids": {"levels": HALF, "window": 4, "residual": True},
+    "deformable": {"window": 5, "deformable": True},
+    "deformable over coarser mask grids": {"levels": HALF, "window": 4, "deformable": True},
+    "solov2": {"base": "predicted"},
+    "solov2, window 5": {"base": "predicted", "window": 5},
+    "solov2, deformable window 9": {"base": "predicted", "window": 9, "deformable": True},
+    "aggmask*": {"base": "star", "window": 5},
+    "aggmask* over coarser mask grids": {"base": "star", "levels": HALF, "window": 4},
+    "aggmask*, deformable over coarser mask grids": {"base": "star", "levels": HALF, "window": 4, "deformable": True},
 }
 
 
@@ -48,7 +57,19 @@ def head(request):
     return make_head(**FAMILY[request.param])
 
 
-@pytest.fixture(params=["solo", "window 4 over coarser mask grids", "no context", "one-layer context", "residual"])
+@pytest.fixture(
+    params=[
+        "solo",
+        "window 4 over coarser mask grids",
+        "no context",
+        "one-layer context",
+        "residual",
+        "deformable",
+        "solov2",
+        "aggmask*",
+        "aggmask*, deformable over coarser mask grids",
+    ]
+)
 def one_of_each(request):
     return make_head(**FAMILY[request.param])
 
@@ -60,6 +81,7 @@ def test_identity_1_asked_masks_equal_painted_masks(head):
         cells = every_cell(output.level, 2)
         painted = torch.cat([dense.masks(0), dense.masks(1)])
         assert painted.std() > 0.1
+        assert output.mask_stride == (output.level.stride // 2 if isinstance(head.bank, ConstantBank) else 4)
         assert painted.shape[-2:] == (CANVAS[0] // output.mask_stride, CANVAS[1] // output.mask_stride)
         asked = output.field.at(cells)
         close(asked, painted)
@@ -148,7 +170,16 @@ def test_features_are_resized_to_the_levels():
     assert features[1] is pyramid[1]
 
 
-@pytest.mark.parametrize("options", [{}, {"window": 5}, {"window": 5, "context_channels": 0, "residual": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"window": 5},
+        {"window": 5, "context_channels": 0, "residual": True},
+        {"base": "predicted"},
+        {"base": "star", "window": 5, "deformable": True},
+    ],
+)
 def test_bf16_autocast_runs_and_losses_are_single_precision(options):
     head, pyramid = make_head(**options), make_pyramid()
     objects = [random_objects(6, seed=1), random_objects(0)]

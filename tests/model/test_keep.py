@@ -9,7 +9,7 @@ from tests.small import make_levels_of
 
 def test_a_cell_keeps_its_own_representation():
     levels = make_levels_of()
-    rules = KeepCell(levels, 32, 32)([], [None] * len(levels))
+    rules = KeepCell(levels, 32, 32)([], [None] * len(levels), [None] * len(levels))
     cells = Cells(torch.zeros(3, dtype=torch.long), torch.tensor([0, 10, 63]))
     assert rules[0].neighbors(cells).tolist() == [[[0, 0]], [[1, 2]], [[7, 7]]]
     stack = torch.randn(3, 1, 4, 4)
@@ -17,7 +17,7 @@ def test_a_cell_keeps_its_own_representation():
 
 
 def test_coarser_mask_grids_are_shared():
-    rule = KeepCell(make_levels_of(mask_grids=(4, 3, 3, 2, 2)), 32, 32)([], [None] * 5)[0]
+    rule = KeepCell(make_levels_of(mask_grids=(4, 3, 3, 2, 2)), 32, 32)([], [None] * 5, [None] * 5)[0]
     cells = Cells(torch.zeros(64, dtype=torch.long), torch.arange(64))
     assert len(rule.neighbors(cells)[:, 0].unique(dim=0)) == 16
 

@@ -92,3 +92,10 @@ def test_a_kernel_asked_by_many_cells_is_painted_once(monkeypatch):
     monkeypatch.setattr(KernelBank, "_paint", lambda *args: painted_kernels.append(len(args[2])) or paint(*args))
     make_bank().at(torch.tensor([0, 0, 0]), torch.tensor([[[0, 1], [1, 1]], [[1, 1], [0, 1]], [[1, 1], [1, 2]]]))
     assert painted_kernels == [3]
+
+
+def test_a_place_on_the_far_border_gets_a_gradient_too():
+    bank = make_bank()
+    positions = torch.tensor([[[float(T - 1), float(T - 1)]]], requires_grad=True)
+    bank.at(torch.tensor([0]), positions).square().sum().backward()
+    assert positions.grad.abs().min() > 0

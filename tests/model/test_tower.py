@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from aggmask.errors import UserError
 from aggmask.model.tower import PRIOR_BIAS, conv_tower, init_conv
 from tests.small import close
 
@@ -24,7 +25,7 @@ def test_depth_0_changes_nothing():
 
 
 def test_widths_fit_the_groups():
-    with pytest.raises(ValueError, match="width 48 is not divisible by the 32 groups"):
+    with pytest.raises(UserError, match="width of 48 is not divisible by the 32 groups"):
         conv_tower(5, 48, 1)
 
 

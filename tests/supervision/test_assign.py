@@ -71,6 +71,20 @@ def test_a_later_object_overwrites_an_earlier_one():
     assert torch.equal(turned.masks[0], discs(first).masks[4][0].float())
 
 
+def test_a_shared_cell_may_learn_the_mask_of_every_object_that_claims_it():
+    first, second, alone = (20, 20, 3, 0), (21, 21, 5, 2), (50, 50, 3, 1)
+    objects = discs(first, alone, second)
+    found = targets_of(objects, shared_cells="all")
+    assert found.cells.index.tolist() == [18, 18, 54]
+    assert found.labels[0, 2, 2] == 2
+    assert torch.equal(found.masks, objects.masks[4][[0, 2, 1]].float())
+
+
+def test_unknown_ways_with_shared_cells_are_refused():
+    with pytest.raises(UserError, match="shared_cells=first: must be last or all"):
+        Assigner(shared_cells="first")
+
+
 def test_a_skipped_object_overwrites_nothing():
     objects = discs((20, 20, 3, 0), (20, 20, 5, 2))
     objects.areas[1] = 9

@@ -39,6 +39,7 @@ def build_module(recipe: Mapping[str, Any], train: bool = True) -> SegmentationM
         train: False leaves the optimizer out.
     """
     categories = [Category(*pair) for pair in recipe["categories"]]
+    counted = recipe["metric"].get("max_detections") or recipe["decoder"]["max_detections"]
     return SegmentationModule(
         segmenter=build(recipe["model"], num_classes=len(categories)),
         assigner=build(recipe["assigner"]),
@@ -46,7 +47,7 @@ def build_module(recipe: Mapping[str, Any], train: bool = True) -> SegmentationM
         decoder=build(recipe["decoder"]),
         optim=build(recipe["optim"]) if train else None,
         categories=categories,
-        metric=build(recipe["metric"], max_detections=recipe["decoder"]["max_detections"]),
+        metric=build(recipe["metric"], max_detections=counted),
         recipe=recipe,
     )
 
@@ -123,7 +124,7 @@ def load(
     """
     module = load_module(checkpoint)
     data = module.hparams["data"]
-    sides = short_side or data["short_side"]
+    sides = short_side or data.get("evaluation_short_side") or data["short_side"]
     resize = Resize((sides if isinstance(sides, int) else max(sides),), long_side or data["long_side"])
     return Predictor(module.segmenter, module.decoder, resize, module.categories, device)
 

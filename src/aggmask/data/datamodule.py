@@ -43,7 +43,8 @@ class CocoDataModule(pl.LightningDataModule):
         train, val: {"annotations": file, "images": folder, zip or URL}; what is None lies at its usual place in `root`.
         batch_size: images per device.
         num_workers: loader processes per device; None: as many as there are processors, at most 8.
-        short_side: pixels, or a list of which one is drawn in training (the largest is used in evaluation).
+        short_side: pixels, or a list of which one is drawn in training.
+        evaluation_short_side: pixels; None: the largest of `short_side`.
         long_side: pixels, upper limit.
         flip: probability of a mirrored training image.
         large_scale_jitter: None, or {"min_scale", "max_scale", "size"}: replaces the resizing in training.
@@ -71,6 +72,7 @@ class CocoDataModule(pl.LightningDataModule):
         batch_size: int = 2,
         num_workers: int | None = None,
         short_side: int | Sequence[int] = 800,
+        evaluation_short_side: int | None = None,
         long_side: int = 1333,
         flip: float = 0.5,
         large_scale_jitter: Mapping[str, Any] | None = None,
@@ -90,13 +92,15 @@ class CocoDataModule(pl.LightningDataModule):
         if prepare is not None and root is None:
             raise UserError("data.prepare makes the data set in data.root, which is not given.")
         short_sides = (short_side,) if isinstance(short_side, int) else tuple(short_side)
+        if evaluation_short_side is not None and evaluation_short_side < 1:
+            raise UserError(f"data.evaluation_short_side={evaluation_short_side}: must be at least 1.")
         if not short_sides or min(short_sides) < 1 or long_side < 1 or batch_size < 1:
             raise UserError(f"data: short_side={short_side}, {long_side=} and {batch_size=} must be at least 1.")
         self.root = None if root is None else Path(root).expanduser()
         self.train, self.val = Split.of("train", train, self.root), Split.of("val", val, self.root)
         self.batch_size, self.num_workers = batch_size, _workers() if num_workers is None else num_workers
         self.short_sides, self.scale_per = short_sides, scale_per
-        self.evaluation_resize = Resize((max(short_sides),), long_side)
+        self.evaluation_resize = Resize((evaluation_short_side or max(short_sides),), long_side)
         self.training_frame = Resize(short_sides, long_side, flip)
         if large_scale_jitter is not None:
             self.training_frame = _build("large_scale_jitter", LargeScaleJitter, {**large_scale_jitter, "flip": flip})

@@ -22,7 +22,7 @@ class Rule(Protocol):
     """How the representations around a cell become its mask, on one level."""
 
     def neighbors(self, cells: Cells) -> Tensor:
-        """K cells -> (K, N, 2) places on the mask grid."""
+        """K cells -> (K, N, 2) places on the mask grid; float where they may lie between cells."""
 
     def combine(self, stack: Tensor, cells: Cells) -> Tensor:
         """(K, N, H, W) representations -> (K, H, W) mask logits."""
@@ -70,9 +70,9 @@ class Head(nn.Module):
         self.levels = tuple(levels)
         self.category = category(in_channels=in_channels, num_classes=num_classes)
         self.aggregation = aggregation(levels=levels, pyramid_channels=in_channels, cell_channels=self.category.width)
-        # P2 and so on: no more of them than somebody reads, or distributed training would miss gradients.
-        self.pyramid_maps = max(len(self.levels), self.aggregation.pyramid_maps)
         self.bank = bank(levels=levels, in_channels=in_channels, bias=self.aggregation.representation_bias)
+        # P2 and so on: no more of them than somebody reads, or distributed training would miss gradients.
+        self.pyramid_maps = max(len(self.levels), self.aggregation.pyramid_maps, self.bank.pyramid_maps)
 
     def forward(self, pyramid: Sequence[Tensor]) -> list[LevelOutput]:
         """[P2..P6], each (B, C, h, w) -> one output a level."""
@@ -80,7 +80,7 @@ class Head(nn.Module):
         cells, logits = zip(
             *(self.category(f, v.grid) for f, v in zip(features, self.levels, strict=True)), strict=True
         )
-        fields = map(NeighborField, self.bank(features), self.aggregation(pyramid, cells))
+        fields = map(NeighborField, self.bank(features, pyramid), self.aggregation(pyramid, features, cells))
         return [
             LevelOutput(v, self.bank.mask_stride(v), y, f) for v, y, f in zip(self.levels, logits, fields, strict=True)
         ]

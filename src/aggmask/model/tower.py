@@ -1,4 +1,4 @@
-"""Stacks of 3x3 convolution, GroupNorm and ReLU that every branch starts with, and the prior they all share."""
+"""Stacks of convolution, GroupNorm and ReLU that every branch starts with, and the prior they all share."""
 
 from __future__ import annotations
 
@@ -7,20 +7,28 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aggmask.errors import UserError
+
 PRIOR = 0.01  # probability that an untrained cell or pixel is "on", so that the losses start calm
 PRIOR_BIAS = -math.log((1 - PRIOR) / PRIOR)
 _GROUPS = 32
 
 
-class ConvGN(nn.Module):
-    """3x3 convolution without bias, GroupNorm of 32 groups, ReLU; (B, in, h, w) -> (B, out, h, w)."""
+class ConvBlock(nn.Module):
+    """Convolution without bias, GroupNorm of 32 groups, ReLU; (B, in, h, w) -> (B, out, h, w).
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    Args:
+        in_channels, out_channels: widths.
+        kernel: size of the convolution, odd.
+        norm: False leaves the GroupNorm out.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, norm: bool = True) -> None:
         super().__init__()
-        if out_channels % _GROUPS:
-            raise ValueError(f"width {out_channels} is not divisible by the {_GROUPS} groups of GroupNorm")
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.gn = nn.GroupNorm(_GROUPS, out_channels)
+        if norm and out_channels % _GROUPS:
+            raise UserError(f"model: a width of {out_channels} is not divisible by the {_GROUPS} groups of GroupNorm")
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
+        self.gn = nn.GroupNorm(_GROUPS, out_channels) if norm else nn.Identity()
         init_conv(self.conv)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -28,8 +36,8 @@ class ConvGN(nn.Module):
 
 
 def conv_tower(in_channels: int, width: int, depth: int) -> nn.Sequential:
-    """`depth` blocks of ConvGN, the first of which takes `in_channels`."""
-    return nn.Sequential(*(ConvGN(in_channels if i == 0 else width, width) for i in range(depth)))
+    """`depth` blocks of ConvBlock, the first of which takes `in_channels`."""
+    return nn.Sequential(*(ConvBlock(in_channels if i == 0 else width, width) for i in range(depth)))
 
 
 def init_conv(conv: nn.Conv2d, bias: float = 0.0) -> nn.Conv2d:

@@ -1,7 +1,8 @@
 """Which cells are responsible for which objects (method.md section 5).
 
 No loop over pixels, cells or objects: an object claims at most 3 x 3 cells, and of two claims on a cell the later
-object wins, which is a maximum over object numbers. Mask targets are made for positive cells only.
+object wins, which is a maximum over object numbers. Mask targets are made for positive cells only. (In the published
+SOLOv2 the later object wins the category alone, and the mask of such a cell is trained towards both objects.)
 
 Arithmetic is done in the precisions of the published code (centers in double, the box around them in single), so that
 a center just on a cell border goes to the same side.
@@ -10,6 +11,7 @@ a center just on a cell border goes to the same side.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,12 +27,18 @@ class Assigner:
     Args:
         center_fraction: size of an object's center region relative to its box.
         min_area: objects with a smaller mask, network pixels, are skipped (published: AggMask 10, plain SOLO 1).
+        shared_cells: whose mask a cell learns that several objects claim: the "last" one's, or "all" (SOLOv2), for
+            which the cell is asked once for each.
     """
 
-    def __init__(self, center_fraction: float = 0.2, min_area: int = 10) -> None:
+    def __init__(
+        self, center_fraction: float = 0.2, min_area: int = 10, shared_cells: Literal["last", "all"] = "last"
+    ) -> None:
         if not 0 < center_fraction <= 1:
             raise UserError(f"assigner.center_fraction={center_fraction}: must be between 0 and 1")
-        self.center_fraction, self.min_area = center_fraction, min_area
+        if shared_cells not in ("last", "all"):
+            raise UserError(f"assigner.shared_cells={shared_cells}: must be last or all")
+        self.center_fraction, self.min_area, self.shared_cells = center_fraction, min_area, shared_cells
 
     def __call__(
         self, outputs: Sequence[LevelOutput], objects: Sequence[Objects], canvas: tuple[int, int]
@@ -59,19 +67,23 @@ class Assigner:
         labels, images, indices = [], [], []
         masks = [torch.zeros((0, canvas[0] // mask_stride, canvas[1] // mask_stride), device=device)]
         for number, found in enumerate(objects):
-            owner = self.owners(level, found, canvas)
-            cells = (owner >= 0).nonzero()[:, 0]
+            claimant, cell = self.claims(level, found, canvas)
+            owner = self.owners(claimant, cell, level.grid)
+            if self.shared_cells == "last":
+                wins = owner[cell] == claimant
+                claimant, cell = claimant[wins], cell[wins]
+            order = (cell * len(found) + claimant).argsort()
             labels.append(torch.cat([found.labels, found.labels.new_tensor([num_classes])])[owner])
-            images.append(torch.full_like(cells, number))
-            indices.append(cells)
-            if len(cells):
-                asked, place = owner[cells].unique(return_inverse=True)
+            images.append(torch.full_like(cell, number))
+            indices.append(cell[order])
+            if len(cell):
+                asked, place = claimant[order].unique(return_inverse=True)
                 masks.append(found[asked].masks_at(mask_stride)[place].float())
         cells = Cells(torch.cat(images), torch.cat(indices))
         return GridTargets(torch.stack(labels).unflatten(1, (level.grid, level.grid)), cells, torch.cat(masks))
 
-    def owners(self, level: GridLevel, objects: Objects, canvas: tuple[int, int]) -> Tensor:
-        """(S*S,) long: number of the object that claims each cell of one image, -1 for none."""
+    def claims(self, level: GridLevel, objects: Objects, canvas: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """(P,) object numbers and (P,) row-major cells: which object of one image claims which cells of the level."""
         widths, heights = (objects.boxes[:, 2:] - objects.boxes[:, :2]).float().unbind(-1)
         size = (widths * heights).sqrt()
         wanted = (size >= level.min_size) & (size <= level.max_size) & (objects.areas >= self.min_area)
@@ -81,8 +93,12 @@ class Assigner:
         cell = (rows[:, :, None] * level.grid + columns[:, None, :]).flatten(1)
         valid = ((rows_valid[:, :, None] & columns_valid[:, None, :]) & wanted[:, None, None]).flatten(1)
         number = torch.arange(len(objects), device=cell.device)[:, None].expand_as(cell)
-        owner = torch.full((level.grid**2,), -1, device=cell.device)
-        return owner.scatter_reduce_(0, cell[valid], number[valid], "amax")
+        return number[valid], cell[valid]
+
+    def owners(self, claimant: Tensor, cell: Tensor, grid: int) -> Tensor:
+        """Claims -> (S*S,) long: number of the last object that claims each cell of one image, -1 for none."""
+        owner = torch.full((grid**2,), -1, device=cell.device)
+        return owner.scatter_reduce_(0, cell, claimant, "amax")
 
     def _claimed(self, center: Tensor, extent: Tensor, canvas: int, grid: int) -> tuple[Tensor, Tensor]:
         """(n, 3) cells along one axis around each center, and which of them the center region covers."""

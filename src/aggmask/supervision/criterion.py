@@ -19,7 +19,7 @@ class Criterion:
     """Owns the weights and the normalizers.
 
     Args:
-        mask_weight: factor of the Dice loss, a mean over all positive cells of the batch.
+        mask_weight: factor of the Dice loss, a mean over all masks that positive cells of the batch learn.
         category_weight: factor of the focal loss, a sum over cells and classes divided by (positive cells + 1).
         alpha, gamma: of the focal loss.
     """
@@ -36,8 +36,9 @@ class Criterion:
         focal = sum(
             focal_loss_sum(o.logits, t.labels, self.alpha, self.gamma) for o, t in zip(outputs, targets, strict=True)
         )
-        positives = len(dice)
+        # Not len(dice): a cell may be asked for several masks.
+        positives = sum((t.labels < o.logits.shape[1]).sum() for o, t in zip(outputs, targets, strict=True))
         return {
-            "loss_mask": self.mask_weight * dice.sum() / max(positives, 1),
+            "loss_mask": self.mask_weight * dice.sum() / max(len(dice), 1),
             "loss_category": self.category_weight * focal / (positives + 1),
         }

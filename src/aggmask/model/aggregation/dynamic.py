@@ -6,7 +6,7 @@ Differences from the published code, none of which changes a number: weights are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -16,27 +16,10 @@ from torch import Tensor, nn
 
 from aggmask.errors import UserError
 from aggmask.model.aggregation.context import PYRAMID_MAPS, ContextBranch
-from aggmask.model.aggregation.neighbors import neighbors, settle_window
+from aggmask.model.aggregation.neighbors import FixedWindow, neighbors, settle_window
+from aggmask.model.aggregation.weights import CategoryWeights
 from aggmask.model.tower import PRIOR_BIAS
 from aggmask.structures import Cells, GridLevel
-
-
-class CellWeights(nn.Module):
-    """tanh of a 3x3 convolution on the category branch's last feature, computed at asked cells only."""
-
-    def __init__(self, in_channels: int, numbers: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, numbers, 3, padding=1)
-
-    def forward(self, features: Tensor, cells: Cells) -> Tensor:
-        """(B, C, S, S), K cells -> (K, numbers)."""
-        grid = features.shape[-1]
-        padded = F.pad(features, (1, 1, 1, 1)).permute(0, 2, 3, 1)
-        around = torch.arange(3, device=features.device)
-        row = (cells.index // grid)[:, None, None] + around[:, None]
-        column = (cells.index % grid)[:, None, None] + around
-        patches = padded[cells.image[:, None, None], row, column].permute(0, 3, 1, 2)  # (K, C, 3, 3)
-        return torch.tanh(F.linear(patches.flatten(1), self.conv.weight.flatten(1), self.conv.bias))
 
 
 class DynamicAggregation(nn.Module):
@@ -53,8 +36,10 @@ class DynamicAggregation(nn.Module):
         context_channels: X, context channels that join the representations; 0 for none.
         context_layers: 1 or 2 convolutions to the context.
         init: what the representations start with: "published" the logit of the prior, which saturates the network
-            in short trainings; "zero" learns faster there.
+            in short trainings; "zero" learns faster there (a predicted bank has no such start).
         residual: add the nearest cell's representation to the result, so that the network starts as plain SOLO.
+        weights: maker of what gives each cell's numbers: `CategoryWeights` (AggMask) or `BranchWeights` (AggMask*).
+        neighbors: maker of what places the window: `FixedWindow` or `DeformableWindow`.
 
     Raises:
         UserError: an option has no such value.
@@ -73,6 +58,8 @@ class DynamicAggregation(nn.Module):
         context_layers: int = 2,
         init: Literal["published", "zero"] = "published",
         residual: bool = False,
+        weights: Callable[..., nn.Module] = CategoryWeights,
+        neighbors: Callable[..., nn.Module] = FixedWindow,
     ) -> None:
         super().__init__()
         _check(layers=layers, kernel=kernel, channels=channels, context_channels=context_channels, init=init)
@@ -85,15 +72,23 @@ class DynamicAggregation(nn.Module):
         widths = [self.window + context_channels, *[channels] * (layers - 1), 1]
         self.shapes = [(o, i, kernel, kernel) for i, o in pairwise(widths)]
         numbers = sum(o * i * kernel**2 + o for o, i, *_ in self.shapes)
-        self.weights = CellWeights(cell_channels, numbers)
+        self.weights = weights(pyramid_channels=pyramid_channels, cell_channels=cell_channels, numbers=numbers)
+        self.neighbors = neighbors(
+            levels=levels, window=self.window, channels=self.weights.channels, kernel=self.weights.kernel
+        )
         self.pyramid_maps = PYRAMID_MAPS if context_channels else 0  # that it reads
         if context_channels:
             self.context = ContextBranch(pyramid_channels, context_channels, context_layers)
 
-    def forward(self, pyramid: Sequence[Tensor], cell_features: Sequence[Tensor]) -> list[DynamicRule]:
-        """[P2..P6] and each level's (B, C, S, S) cell features -> one rule a level."""
+    def forward(
+        self, pyramid: Sequence[Tensor], features: Sequence[Tensor], category_features: Sequence[Tensor]
+    ) -> list[DynamicRule]:
+        """[P2..P6], each level's (B, C, h, w) features and (B, ., S, S) category features -> one rule a level."""
         context = self.context(pyramid) if self.context_channels else None
-        return [DynamicRule(self, v, context, f) for v, f in zip(self.levels, cell_features, strict=True)]
+        return [
+            DynamicRule(self, level, context, self.weights.cell_features(f, c))
+            for level, f, c in zip(self.levels, features, category_features, strict=True)
+        ]
 
     def layers_of(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(K, numbers) -> per layer weights (K, out, in, k, k) and biases (K, out)."""
@@ -112,8 +107,8 @@ class DynamicRule:
         self.context, self.cell_features = context, cell_features
 
     def neighbors(self, cells: Cells) -> Tensor:
-        """(K, N, 2) mask cells of the window."""
-        return neighbors(cells.index, self.level, self.net.window)[0]
+        """(K, N, 2) places of the window on the mask grid."""
+        return self.net.neighbors(self.cell_features, cells, self.level)
 
     def combine(self, stack: Tensor, cells: Cells) -> Tensor:
         """(K, N, H, W) representations -> (K, H, W) mask logits."""

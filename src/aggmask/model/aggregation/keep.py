@@ -21,7 +21,9 @@ class KeepCell(nn.Module):
         super().__init__()
         self.levels = tuple(levels)
 
-    def forward(self, pyramid: Sequence[Tensor], cell_features: Sequence[Tensor]) -> list[KeepRule]:
+    def forward(
+        self, pyramid: Sequence[Tensor], features: Sequence[Tensor], category_features: Sequence[Tensor]
+    ) -> list[KeepRule]:
         """One rule a level; the features are not needed."""
         return [KeepRule(level) for level in self.levels]
 

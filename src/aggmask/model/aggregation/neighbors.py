@@ -6,11 +6,11 @@ import logging
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aggmask.errors import UserError
 from aggmask.geometry.grid import mask_grid_position
-from aggmask.structures import GridLevel
+from aggmask.structures import Cells, GridLevel
 
 log = logging.getLogger(__name__)
 
@@ -69,3 +69,15 @@ def neighbors(index: Tensor, level: GridLevel, window: int) -> tuple[Tensor, Ten
     # The corners too: the last cell's place is rounded up past the grid where S = 20 and T = 16.
     positions = positions.clamp(0, level.mask_grid - 1)
     return positions, (positions == nearest[:, None]).all(-1).long().argmax(-1)
+
+
+class FixedWindow(nn.Module):
+    """The window itself: its places depend on the cell alone. The null object of `deformable.DeformableWindow`."""
+
+    def __init__(self, levels: Sequence[GridLevel], window: int, channels: int, kernel: int) -> None:
+        super().__init__()
+        self.window = window
+
+    def forward(self, features: Tensor, cells: Cells, level: GridLevel) -> Tensor:
+        """K cells of `level` -> (K, N, 2) long (row, column) mask cells; the features are not needed."""
+        return neighbors(cells.index, level, self.window)[0]

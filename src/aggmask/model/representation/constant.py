@@ -25,6 +25,8 @@ class ConstantBank(nn.Module):
         depth: blocks of the tower (published: 7).
     """
 
+    pyramid_maps = 0  # that it reads
+
     def __init__(self, levels: Sequence[GridLevel], in_channels: int, bias: float, width: int = 256, depth: int = 7):
         super().__init__()
         self.levels = tuple(levels)
@@ -37,8 +39,8 @@ class ConstantBank(nn.Module):
         """Network pixels per pixel of the level's masks."""
         return level.stride // _ENLARGE
 
-    def forward(self, features: Sequence[Tensor]) -> list[KernelBank]:
-        """Per level (B, C, h, w) features -> its kernels over them."""
+    def forward(self, features: Sequence[Tensor], pyramid: Sequence[Tensor]) -> list[KernelBank]:
+        """Per level (B, C, h, w) features -> its kernels over them; the pyramid is not needed."""
         return [
             KernelBank(self.tower(coordinate_channels(f)), k.weight.flatten(1)[None], k.bias, level.mask_grid, _ENLARGE)
             for f, k, level in zip(features, self.kernels, self.levels, strict=True)

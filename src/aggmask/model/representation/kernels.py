@@ -54,7 +54,7 @@ class KernelBank:
 
     def _sampled(self, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
         """Kernels and biases bilinear between the four cells around each (U, 2) position."""
-        low = positions.floor().clamp(0, self.grid - 1)
+        low = positions.floor().clamp(0, max(self.grid - 2, 0))  # the last cell too has one on each side of it
         share = positions - low
         kernels = bias = 0
         for corner in ((0, 0), (0, 1), (1, 0), (1, 1)):
