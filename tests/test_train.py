@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from aggmask.assembly.build import load, read_checkpoint
 from aggmask.train import train
@@ -43,10 +44,22 @@ def test_experiment_trains_evaluates_and_leaves_its_record(experiment, coco, tmp
     recipe = read_checkpoint(tmp_path / "last.ckpt")["hyper_parameters"]
     assert [name for _, name in recipe["categories"]] == ["disc", "pair", "block"]
     model = load(tmp_path / "last.ckpt", device="cpu")
+    picture = next((coco / "val2017").iterdir())
+    assert model.predict(picture)[0].size == Image.open(picture).size[::-1]
     for ours, kept in zip(
         model.segmenter.state_dict().values(), parts["module"].segmenter.state_dict().values(), strict=True
     ):
         assert torch.equal(ours, kept)
+
+
+@pytest.mark.parametrize("experiment", COCO_EXPERIMENTS)
+def test_experiment_trains_on_batches_without_objects(experiment, tmp_path):
+    root = _edge(tmp_path / "data", (40, 60), empty_every=1)
+    overrides = ["data.skip_empty=false", "callbacks.pictures=null"]
+    parts = small_run(experiment, root, tmp_path / "run", *overrides)
+    assert parts["trainer"].global_step >= 1
+    assert float(parts["trainer"].callback_metrics["train/loss_mask"]) == 0
+    assert all(parameter.isfinite().all() for parameter in parts["module"].parameters())
 
 
 def test_losses_and_learning_rate_are_recorded(coco, tmp_path):
@@ -65,7 +78,7 @@ def test_losses_and_learning_rate_are_recorded(coco, tmp_path):
         ("model.aggregation.context_channels=0", lambda head: not hasattr(head.aggregation, "context")),
         (
             "model.aggregation.context_layers=1",
-            lambda head: isinstance(head.aggregation.context.norm, torch.nn.Identity),
+            lambda head: isinstance(head.aggregation.context.norm, nn.Identity),
         ),
         ("model.aggregation.init=zero", lambda head: float(head.bank.kernels[0].bias.abs().max()) < 1),
         ("model.aggregation.residual=true", lambda head: head.aggregation.residual),
@@ -73,13 +86,54 @@ def test_losses_and_learning_rate_are_recorded(coco, tmp_path):
         ("model/aggregation=none", lambda head: not list(head.aggregation.parameters())),
         ("model.category.depth=2", lambda head: len(head.category.tower) == 2),
         ("model.bank.depth=2", lambda head: len(head.bank.tower) == 2),
+        ("model/aggregation=deformable", lambda head: head.aggregation.neighbors.bound == 2),
+        ("model/aggregation/weights=branch", lambda head: len(head.aggregation.weights.tower) == 4),
     ],
 )
 def test_ablation_key_changes_the_model(override, changed, coco, tmp_path):
-    parts = small_run(
-        "solo_r101_agg", coco, tmp_path, "trainer.limit_val_batches=1", "callbacks.pictures=null", override
-    )
-    assert changed(parts["module"].segmenter.head)
+    assert changed(_changed_head("solo_r101_agg", override, coco, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("model.bank.kernel=3", lambda head: head.bank.kernels.kernel_size == (3, 3)),
+        ("model.bank.channels=64", lambda head: head.bank.kernels.out_channels == 64),
+        ("model.bank.feature_width=64", lambda head: head.bank.features.levels[0][0].conv.out_channels == 64),
+        ("model.bank.feature_norm=true", lambda head: isinstance(head.bank.features.levels[0][0].gn, nn.GroupNorm)),
+        ("model.aggregation.weights.width=64", lambda head: head.aggregation.weights.channels == 64),
+        ("model.aggregation.weights.depth=2", lambda head: len(head.aggregation.weights.tower) == 2),
+    ],
+)
+def test_ablation_key_changes_the_model_on_the_predicted_bank(override, changed, coco, tmp_path):
+    assert changed(_changed_head("solov2_r50_agg", override, coco, tmp_path))
+
+
+def test_the_bound_of_deformable_neighbors_is_a_key(coco, tmp_path):
+    override = ["model/aggregation=deformable", "model.aggregation.neighbors.bound=0.5"]
+    assert _changed_head("solov2_r50_agg", override, coco, tmp_path).aggregation.neighbors.bound == 0.5
+
+
+def _changed_head(experiment: str, override: str | list[str], coco: Path, folder: Path) -> nn.Module:
+    overrides = [override] if isinstance(override, str) else override
+    settings = ["trainer.limit_val_batches=1", "callbacks.pictures=null"]
+    return small_run(experiment, coco, folder, *settings, *overrides)["module"].segmenter.head
+
+
+def test_evaluation_may_have_a_size_of_its_own(coco, tmp_path):
+    settings = ["data.short_side=[32,64]", "data.evaluation_short_side=48", "trainer.limit_val_batches=1"]
+    parts = small_run("solo_r50", coco, tmp_path, *settings)
+    assert parts["data"].evaluation_resize.short_sides == (48,)
+    assert load(tmp_path / "last.ckpt", device="cpu").resize.short_sides == (48,)
+
+
+def test_detections_that_ap_counts_follow_the_decoder_unless_they_are_given(coco, tmp_path):
+    settings = ["trainer.limit_val_batches=1", "callbacks.pictures=null", "decoder.max_detections=300"]
+    counted = [
+        small_run("solo_r50", coco, tmp_path / name, *settings, *more)["module"].metric.max_detections
+        for name, more in (("follows", []), ("given", ["metric.max_detections=100"]))
+    ]
+    assert counted == [300, 100]
 
 
 @pytest.mark.parametrize("window", [1, 4, 5, 9, 25])
@@ -94,7 +148,7 @@ def _edge(root: Path, size: tuple[int, int], images: int = 2, **options) -> Path
     return make_coco(root, images=images, val_images=images, sizes=[size], **options)
 
 
-@pytest.mark.parametrize("experiment", ["solo_r50", "solo_r50_agg"])
+@pytest.mark.parametrize("experiment", ["solo_r50", "solo_r50_agg", "solov2_r50", "solov2_r50_agg"])
 @pytest.mark.parametrize(
     ("name", "make"),
     [

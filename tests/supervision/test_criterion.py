@@ -38,6 +38,16 @@ def test_masks_are_averaged_over_cells_and_categories_divided_by_cells_plus_one(
     assert found["loss_category"].item() == pytest.approx(focal.item() / 5)
 
 
+def test_a_cell_that_learns_two_masks_counts_once_for_the_categories():
+    (output, target) = level_of(1, 3)
+    twice = GridTargets(target.labels, target.cells[[0, 0, 1, 2]], target.masks[[0, 2, 1, 2]])
+    found = Criterion()([output], [twice])
+    dice = dice_losses(output.field.at(twice.cells), twice.masks)
+    focal = focal_loss_sum(output.logits, target.labels, 0.25, 2.0)
+    assert found["loss_mask"].item() == pytest.approx(3 * dice.mean().item())
+    assert found["loss_category"].item() == pytest.approx(focal.item() / 4)
+
+
 def test_every_option_matters():
     outputs, targets = zip(level_of(1, 3), strict=True)
     plain = Criterion()(outputs, targets)
