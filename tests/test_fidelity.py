@@ -1,0 +1,51 @@
+"""The list of fidelity: it is numbered, its tests exist, and the recipes are those of the published models."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from aggmask.assembly.config import plain
+from tests.runs import composed
+
+ROWS = re.findall(
+    r"^\| (\d+) \|.*\| `([^`]+)` \|$", (Path(__file__).parents[1] / "docs" / "fidelity.md").read_text(), re.MULTILINE
+)
+
+
+def test_points_are_numbered():
+    assert [int(number) for number, _ in ROWS] == list(range(1, len(ROWS) + 1))
+    assert len(ROWS) >= 35
+
+
+@pytest.mark.parametrize("named", sorted({test for _, test in ROWS}))
+def test_the_test_that_holds_a_point_exists(named):
+    file, _, function = named.partition("::")
+    assert re.search(
+        rf"^def {function}\b" if function else r"^def test_",
+        (Path(__file__).parents[1] / file).read_text(),
+        re.MULTILINE,
+    )
+
+
+@pytest.mark.parametrize(
+    ("experiment", "warmup_start", "epochs", "depths", "min_area"),
+    [
+        ("solo_r50", 1 / 3, 36, (7, 7), 1),
+        ("solo_r101_agg", 1 / 3, 36, (7, 7), 10),
+        ("solov2_r50", 0.01, 36, (4, 4), 1),
+        ("solov2_light_r18", 0.01, 36, (2, 2), 1),
+        ("solov2_r101_agg", 1 / 3, 72, (4, 4), 10),
+    ],
+)
+def test_recipes_of_the_published_models(experiment, warmup_start, epochs, depths, min_area):
+    cfg = plain(composed(f"experiment={experiment}", "name=x", "output_dir=x"))
+    assert cfg["optim"]["warmup_start"] == pytest.approx(warmup_start)
+    assert [round(m * epochs) for m in cfg["optim"]["schedule"]["milestones"]] == [epochs * 3 // 4, epochs * 11 // 12]
+    assert cfg["trainer"]["max_epochs"] == epochs
+    assert (cfg["model"]["category"]["depth"], cfg["model"]["bank"]["depth"]) == depths
+    assert cfg["assigner"]["min_area"] == min_area
+    assert cfg["assigner"]["shared_cells"] == (
+        "all" if experiment.startswith("solov2") and "agg" not in experiment else "last"
+    )
+    assert (cfg["optim"]["lr"], cfg["optim"]["reference_batch"], cfg["trainer"]["gradient_clip_val"]) == (0.01, 16, 35)
