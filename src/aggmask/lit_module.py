@@ -58,7 +58,8 @@ class SegmentationModule(pl.LightningModule):
         losses = self.criterion(outputs, targets)
         loss = sum(losses.values())
         values = {f"train/{name}": value.detach() for name, value in losses.items()}
-        self.log_dict({"train/loss": loss.detach(), **values}, prog_bar=True, batch_size=len(batch))
+        # The mean over ranks: with the criterion's global normalizer, the loss of the whole batch.
+        self.log_dict({"train/loss": loss.detach(), **values}, prog_bar=True, sync_dist=True, batch_size=len(batch))
         return loss
 
     @torch.no_grad()

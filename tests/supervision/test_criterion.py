@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from aggmask.errors import UserError
 from aggmask.structures import Cells, GridLevel, GridTargets, LevelOutput
 from aggmask.supervision.criterion import Criterion
 from aggmask.supervision.losses import dice_losses, focal_loss_sum
@@ -67,3 +68,8 @@ def test_a_batch_without_positives_has_a_mask_loss_of_zero_with_gradients():
     )
     found["loss_mask"].backward()
     assert not output.field.maps.grad.any()
+
+
+def test_unknown_normalizers_are_refused():
+    with pytest.raises(UserError, match="normalizer=local: must be global or rank"):
+        Criterion(normalizer="local")
