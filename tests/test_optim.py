@@ -1,8 +1,10 @@
+from functools import partial
+
 import pytest
 import torch
 
 from aggmask.errors import UserError
-from aggmask.optim import OptimizerRecipe, StepSchedule
+from aggmask.optim import CosineSchedule, OptimizerRecipe, StepSchedule, parameter_groups
 
 
 def recipe(**options) -> OptimizerRecipe:
@@ -32,7 +34,7 @@ def test_linear_rule_is_applied_and_told(caplog):
 def test_configured_optimizer_follows_the_schedule():
     weight = torch.nn.Parameter(torch.zeros(1))
     made = recipe(warmup_steps=0, schedule=StepSchedule([0.5], 0.1)).configure(
-        [weight], total_steps=4, images_per_step=16
+        [("weight", weight)], total_steps=4, images_per_step=16
     )
     rates = []
     for _ in range(4):
@@ -42,8 +44,42 @@ def test_configured_optimizer_follows_the_schedule():
     assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001])
 
 
+def test_cosine_by_hand():
+    factor = recipe(warmup_steps=0, schedule=CosineSchedule(final=0.1)).factor
+    assert [factor(step, 300) for step in (0, 100, 150, 200, 300)] == pytest.approx([1, 0.775, 0.55, 0.325, 0.1])
+    assert CosineSchedule()(1.0) == pytest.approx(0)
+    assert CosineSchedule()(1.5) == pytest.approx(0)  # it does not rise again
+
+
+@pytest.mark.parametrize(("decays", "shrinks"), [(True, {"0.weight", "0.bias", "1.weight"}), (False, {"0.weight"})])
+def test_weight_decay_may_leave_norms_and_biases_alone(decays, shrinks):
+    """With gradients of 0, AdamW changes by its weight decay alone: by the factor 1 - lr * decay."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3), torch.nn.GroupNorm(2, 4, affine=True))
+    torch.nn.init.ones_(net[0].bias)
+    made = recipe(
+        optimizer=partial(torch.optim.AdamW, weight_decay=0.5), warmup_steps=0, decay_norms_and_biases=decays
+    ).configure(net.named_parameters(), total_steps=4, images_per_step=16)
+    before = {name: value.detach().clone() for name, value in net.named_parameters()}
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    made["optimizer"].step()
+    for name, value in net.named_parameters():
+        expected = before[name] * (1 - 0.01 * 0.5) if name in shrinks else before[name]
+        torch.testing.assert_close(value.detach(), expected)
+
+
+def test_every_parameter_is_in_one_group():
+    net = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3), torch.nn.GroupNorm(2, 4), torch.nn.Linear(4, 4, bias=False))
+    for decays in (True, False):
+        groups = parameter_groups(net.named_parameters(), decays)
+        assert len(groups) == 2 - decays
+        assert sorted(id(p) for group in groups for p in group["params"]) == sorted(map(id, net.parameters()))
+
+
 def test_senseless_values_are_refused():
     with pytest.raises(UserError, match=r"optim\.lr=0"):
         recipe(lr=0)
     with pytest.raises(UserError, match=r"milestones=\[27, 33\]: shares"):
         StepSchedule([27, 33])
+    with pytest.raises(UserError, match=r"final=10: a share"):
+        CosineSchedule(10)

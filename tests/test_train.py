@@ -223,6 +223,15 @@ def test_accumulated_batches_count_for_the_learning_rate(coco, tmp_path):
     assert parts["trainer"].optimizers[0].param_groups[0]["initial_lr"] == pytest.approx(0.01 * 4 / 16)
 
 
+def test_adamw_with_a_cosine_and_without_decay_of_norms(coco, tmp_path):
+    parts = small_run("solo_r50", coco, tmp_path, "optim=adamw", "optim.lr=0.16", "trainer.limit_val_batches=0")
+    optimizer = parts["trainer"].optimizers[0]
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0, 0.05]
+    assert {group["initial_lr"] for group in optimizer.param_groups} == {0.16 * 2 / 16}
+    assert parts["module"].optim_recipe.factor(1000, 2000) == pytest.approx(0.505)
+
+
 @pytest.mark.parametrize("debug", ["fast", "overfit"])
 def test_debug_configurations_run(debug, coco, tmp_path):
     overrides = [f"debug={debug}", "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ class OptimizerRecipe:
         warmup_start: factor of the learning rate at step 0.
         reference_batch: images a step that `lr` is meant for; another batch scales the rate in proportion, and the
             rule is logged. None: `lr` is taken as it is.
+        decay_norms_and_biases: False: weight decay is for weights of convolutions and linear layers alone.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class OptimizerRecipe:
         warmup_steps: int = 500,
         warmup_start: float = 1 / 3,
         reference_batch: int | None = 16,
+        decay_norms_and_biases: bool = True,
     ) -> None:
         if lr <= 0:
             raise UserError(f"optim.lr={lr}: must be more than 0")
         self.lr, self.optimizer, self.schedule = lr, optimizer, schedule
         self.warmup_steps, self.warmup_start, self.reference_batch = warmup_steps, warmup_start, reference_batch
+        self.decay_norms_and_biases = decay_norms_and_biases
 
     def scaled_lr(self, images_per_step: int) -> float:
         """The learning rate for a batch; logs the rule where it changes the rate."""
@@ -56,9 +60,16 @@ class OptimizerRecipe:
         )
         return lr
 
-    def configure(self, parameters: Iterable[nn.Parameter], total_steps: int, images_per_step: int) -> dict[str, Any]:
-        """What `LightningModule.configure_optimizers` returns; the schedule advances with every step."""
-        optimizer = self.optimizer(parameters, lr=self.scaled_lr(images_per_step))
+    def configure(
+        self, parameters: Iterable[tuple[str, nn.Parameter]], total_steps: int, images_per_step: int
+    ) -> dict[str, Any]:
+        """What `LightningModule.configure_optimizers` returns; the schedule advances with every step.
+
+        Args:
+            parameters: (name, parameter), those that are trained.
+        """
+        groups = parameter_groups(parameters, self.decay_norms_and_biases)
+        optimizer = self.optimizer(groups, lr=self.scaled_lr(images_per_step))
         scheduler = LambdaLR(optimizer, lambda step: self.factor(step, total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -68,6 +79,19 @@ class OptimizerRecipe:
         if step < self.warmup_steps:
             factor *= self.warmup_start + (1 - self.warmup_start) * step / self.warmup_steps
         return factor
+
+
+def parameter_groups(
+    parameters: Iterable[tuple[str, nn.Parameter]], decay_norms_and_biases: bool = True
+) -> list[dict[str, Any]]:
+    """Named parameters -> the optimizer's groups: with its own weight decay, and without any.
+
+    Norms and biases are the parameters of at most one dimension; that is the rule of timm, too.
+    """
+    groups: dict[bool, list[nn.Parameter]] = {}
+    for _, parameter in parameters:
+        groups.setdefault(decay_norms_and_biases or parameter.ndim > 1, []).append(parameter)
+    return [{"params": members} | ({} if decayed else {"weight_decay": 0.0}) for decayed, members in groups.items()]
 
 
 class StepSchedule:
@@ -81,3 +105,15 @@ class StepSchedule:
     def __call__(self, progress: float) -> float:
         # A milestone counts as reached within rounding: 33/36 of 90 epochs is a whole number of steps.
         return self.gamma ** sum(progress >= milestone - 1e-9 for milestone in self.milestones)
+
+
+class CosineSchedule:
+    """From 1 along half a cosine to `final`, a share of the first rate, at the end of the training (SGDR, 2017)."""
+
+    def __init__(self, final: float = 0.0) -> None:
+        if not 0 <= final <= 1:
+            raise UserError(f"optim.schedule.final={final}: a share of the learning rate, from 0 to 1")
+        self.final = final
+
+    def __call__(self, progress: float) -> float:
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
