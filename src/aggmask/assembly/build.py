@@ -96,6 +96,7 @@ def load_module(path: str | Path, overrides: Mapping[str, Mapping[str, Any]] | N
     content = read_checkpoint(path)
     recipe = content["hyper_parameters"]
     recipe["model"]["backbone"].update(pretrained=False, weights=None)  # they come with the checkpoint
+    recipe["model"].update(compile=None)  # what compiles where the training ran may not do so here
     for part, keys in (overrides or {}).items():
         for key, value in keys.items():
             if key not in recipe[part] and key not in inspect.signature(get_class(recipe[part]["_target_"])).parameters:
