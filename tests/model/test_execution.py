@@ -74,6 +74,7 @@ def test_what_is_compiled_is_all_that_is_dense():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
 def test_inductor_computes_the_same():
     """The head alone: what a backbone would add is minutes of compiling."""
