@@ -27,7 +27,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     import pytorch_lightning as pl
     from omegaconf import OmegaConf
 
-    from aggmask.assembly.build import build, build_module, make_recipe
+    from aggmask.assembly.build import build, build_module, build_trainer, make_recipe
 
     # Hydra has made the run's folder, so that it exists says nothing.
     warnings.filterwarnings("ignore", r"(Experiment logs|Checkpoint) directory .* exists and is not empty")
@@ -42,7 +42,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     module = build_module(make_recipe(config, data.categories))
     loggers = [build(node) for node in config["logger"].values() if node]
     callbacks = [build(node) for node in config["callbacks"].values() if node]
-    trainer = _trainer(config, loggers, callbacks)
+    trainer = build_trainer(
+        config["trainer"], logger=loggers, callbacks=callbacks, default_root_dir=config["output_dir"]
+    )
     if trainer.is_global_zero:
         Path(config["output_dir"]).mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(config), Path(config["output_dir"], "config.yaml"))
@@ -52,23 +54,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and trainer.limit_val_batches:
         trainer.validate(module, datamodule=data, verbose=False)  # max_steps ended inside an epoch
     return {"config": config, "data": data, "module": module, "trainer": trainer}
-
-
-def _trainer(config: dict[str, Any], loggers: list, callbacks: list) -> pl.Trainer:
-    """The trainer of a configuration; refuses what Lightning would fail on, or ignore, later."""
-    from aggmask.assembly.build import build
-    from aggmask.callbacks.sync_norms import SyncNorms
-
-    synchronized = config["trainer"].get("sync_batchnorm", False)
-    plugins = {"plugins": [SyncNorms()]} if synchronized else {}
-    trainer = build(
-        config["trainer"], logger=loggers, callbacks=callbacks, default_root_dir=config["output_dir"], **plugins
-    )
-    if synchronized and trainer.strategy.root_device.type == "cpu":
-        raise UserError(
-            "trainer.sync_batchnorm=true: norms can be synchronized between GPUs only, and this runs on a CPU"
-        )
-    return trainer
 
 
 def _report(trainer: pl.Trainer, output_dir: str) -> float | None:

@@ -5,6 +5,7 @@ import torch
 from torch.nn import BatchNorm2d, SyncBatchNorm
 
 from aggmask import train
+from aggmask.assembly.build import build_trainer
 from aggmask.callbacks.sync_norms import SyncNorms
 from aggmask.model.backbone import TimmBackbone
 from tests.data.make_coco import make_coco
@@ -46,10 +47,10 @@ def test_the_option_reaches_the_strategy_and_a_cpu_is_refused(tmp_path, monkeypa
     status, said = command(monkeypatch, capsys, train, *settings, "trainer.sync_batchnorm=true")
     assert status == 2
     assert "trainer.sync_batchnorm=true: norms can be synchronized between GPUs only" in said
-    cfg = composed(*settings[:2], *SMALL, "name=x", f"output_dir={tmp_path}", "trainer=ddp", "trainer.devices=2")
-    config = train.plain(cfg) | {"callbacks": {}, "logger": {}}
+    node = train.plain(
+        composed("experiment=demo", "name=x", "output_dir=x", "trainer=ddp", "trainer.devices=2").trainer
+    )
     monkeypatch.setattr("pytorch_lightning.strategies.DDPStrategy.root_device", torch.device("cuda"))
     for on in (False, True):
-        config["trainer"] |= {"accelerator": "cpu", "sync_batchnorm": on}
-        layers = train._trainer(config, [], []).strategy._layer_sync
-        assert isinstance(layers, SyncNorms) == on
+        trainer = build_trainer(node | {"accelerator": "cpu", "sync_batchnorm": on}, logger=False)
+        assert isinstance(trainer.strategy._layer_sync, SyncNorms) == on
