@@ -1,6 +1,6 @@
 """Images a second of the training pipeline on one core: read, decode, resize, flip, rasterize, collate.
 
-`python -m benchmarks.data_pipeline [--images 200]`
+`python -m benchmarks.data_pipeline [--images 200] [--copy-paste 0.5]`
 
 Pictures of 640 x 480 (JPEG, quality 90, noise over smooth color) with eight polygons of about 40 points, at the
 published 640..800 / 1333.
@@ -55,12 +55,15 @@ def write(root: Path, images: int, width: int = 640, height: int = 480) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=200)
-    images = parser.parse_args().images
+    parser.add_argument("--copy-paste", type=float, default=0.0, help="probability of an image with pasted objects")
+    arguments = parser.parse_args()
+    images, copy_paste = arguments.images, {"probability": arguments.copy_paste}
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), images)
         sides = [640, 672, 704, 736, 768, 800]
-        data = CocoDataModule(folder, short_side=sides, long_side=1333, batch_size=4, num_workers=0)
+        options = {"batch_size": 4, "num_workers": 0, "copy_paste": copy_paste if arguments.copy_paste else None}
+        data = CocoDataModule(folder, short_side=sides, long_side=1333, **options)
         data.setup("fit")
         rates = []
         for _ in range(4):

@@ -6,7 +6,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from aggmask import evaluate, predict, train
-from aggmask.assembly.command import quoted
+from aggmask.assembly.command import quoted, run_command
 from tests.runs import command
 
 
@@ -67,6 +67,17 @@ def test_mistakes_of_the_other_commands(module, arguments, expected, monkeypatch
     assert status == 2
     assert expected in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("said", ["InductorError: InvalidCxxCompiler: No", "Failed to find C compiler. Please"])
+def test_a_missing_compiler_is_named(said, monkeypatch, capsys):
+    def fails():
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with pytest.raises(SystemExit):
+        run_command(fails)
+    assert "model.compile=inductor needs a compiler" in capsys.readouterr().err
 
 
 def test_help_does_not_wait_for_torch():

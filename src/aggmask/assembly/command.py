@@ -12,6 +12,7 @@ from aggmask.errors import UserError
 
 _PATHS = re.compile(r"\+{0,2}((?:checkpoint|source|output|data\.[\w.]+|model\.backbone\.weights)=)(.+)", re.DOTALL)
 _PLAIN = re.compile(r"[\w./\\:~+-]*|[\[{'\"$].*", re.DOTALL)  # what Hydra reads as it stands
+_NO_COMPILER = ("InvalidCxxCompiler", "Failed to find C compiler")  # what inductor and Triton say
 
 
 def run_command(main: Callable[[], None], open_nodes: Sequence[str] = ()) -> None:
@@ -62,6 +63,8 @@ def _message(error: Exception) -> str | None:
         # By name, because importing Lightning takes seconds.
         if type(cause).__name__ == "MisconfigurationException":
             return f"the trainer cannot run like this here: {cause} (trainer=auto takes what there is)"
+        if any(sign in str(cause) for sign in _NO_COMPILER):
+            return "model.compile=inductor needs a compiler (apt install g++), and there is none: model.compile=null"
     if isinstance(error, HydraException | OmegaConfBaseException) and not isinstance(error, InstantiationException):
         return _readable(chain)
     return None

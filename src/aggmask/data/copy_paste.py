@@ -82,8 +82,8 @@ def paste(target: Framed, source: Framed, stride: int) -> Framed:
         if patch is not None:
             patch.of(hidden)[...] |= patch.pixels
     height, width = source.frame.content
-    over = torch.from_numpy(hidden[:height, :width])
-    target.pixels[:, :height, :width][:, over] = source.pixels[:, over]
+    old, new = (pixels[:, :height, :width].permute(1, 2, 0).numpy() for pixels in (target.pixels, source.pixels))
+    np.copyto(old, new, where=hidden[:height, :width, None])
     below = _uncovered(target, hidden, stride)
     segmentations = [*below.segmentations, *source.segmentations]
     return replace(below, objects=_joined(below.objects, source.objects), segmentations=segmentations)

@@ -108,14 +108,23 @@ def _cover(segmentation: Segmentation, frame: Frame, stride: int) -> _Window | N
 
 
 def _cover_patch(patch: Patch, stride: int) -> _Window | None:
-    rows, columns = np.nonzero(patch.pixels)
-    if not len(rows):
+    above, beside = patch.top % stride, patch.left % stride
+    below, beyond = (
+        -(start + extent) % stride for start, extent in zip((above, beside), patch.pixels.shape, strict=True)
+    )
+    bitmap = np.pad(patch.pixels.view(np.uint8), ((above, below), (beside, beyond)))
+    return _count(bitmap, patch.top // stride, patch.left // stride, stride)
+
+
+def _count(bitmap: np.ndarray, top: int, left: int, stride: int) -> _Window | None:
+    """The window of an object's pixels, whole cells of them, that starts at a cell; None where no pixel is set."""
+    by_row, by_column = bitmap.sum(1, dtype=np.int64), bitmap.sum(0, dtype=np.int64)
+    area = int(by_row.sum())
+    if not area:
         return None
-    rows, columns = rows + patch.top, columns + patch.left
-    top, left = patch.top // stride, patch.left // stride
-    coverage = np.zeros((rows[-1] // stride + 1 - top, columns.max() // stride + 1 - left), np.int64)
-    np.add.at(coverage, (rows // stride - top, columns // stride - left), 1)
-    return _Window(top, left, coverage, stride * stride, (columns.mean() + 0.5, rows.mean() + 0.5), float(len(rows)))
+    x = by_column @ (np.arange(len(by_column)) + 0.5) / area + left * stride
+    y = by_row @ (np.arange(len(by_row)) + 0.5) / area + top * stride
+    return _Window(top, left, _count_in_cells(bitmap, stride), stride * stride, (x, y), float(area))
 
 
 def clip_polygon(points: np.ndarray, size: Size) -> np.ndarray:
@@ -164,13 +173,7 @@ def _cover_polygons(parts: Sequence[np.ndarray], frame: Frame, stride: int) -> _
     outlines = [(part - origin)[:, ::-1].ravel() for part in visible]
     runs = coco_mask.frPyObjects(outlines, columns * stride, rows * stride)
     bitmap = coco_mask.decode(coco_mask.merge(runs) if len(runs) > 1 else runs[0]).T
-    by_row, by_column = bitmap.sum(1, dtype=np.int64), bitmap.sum(0, dtype=np.int64)
-    area = int(by_row.sum())
-    if not area:
-        return _sliver(visible, stride)
-    x = by_column @ (np.arange(columns * stride) + 0.5) / area + origin[0]
-    y = by_row @ (np.arange(rows * stride) + 0.5) / area + origin[1]
-    return _Window(top, left, _count_in_cells(bitmap, stride), stride * stride, (x, y), float(area))
+    return _count(bitmap, top, left, stride) or _sliver(visible, stride)
 
 
 def _sliver(parts: Sequence[np.ndarray], stride: int) -> _Window | None:
