@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -26,6 +26,8 @@ class OptimizerRecipe:
         warmup_start: factor of the learning rate at step 0.
         reference_batch: images a step that `lr` is meant for; another batch scales the rate in proportion, and the
             rule is logged. None: `lr` is taken as it is.
+        layer_decay: factor of the learning rate for each layer of the backbone that lies between a parameter and the
+            backbone's end (BEiT, arXiv:2106.08254): the last layer has it once, the one before twice. None: one rate.
     """
 
     def __init__(
@@ -36,11 +38,15 @@ class OptimizerRecipe:
         warmup_steps: int = 500,
         warmup_start: float = 1 / 3,
         reference_batch: int | None = 16,
+        layer_decay: float | None = None,
     ) -> None:
         if lr <= 0:
             raise UserError(f"optim.lr={lr}: must be more than 0")
+        if layer_decay is not None and not 0 < layer_decay <= 1:
+            raise UserError(f"optim.layer_decay={layer_decay}: must be more than 0 and at most 1, or null")
         self.lr, self.optimizer, self.schedule = lr, optimizer, schedule
         self.warmup_steps, self.warmup_start, self.reference_batch = warmup_steps, warmup_start, reference_batch
+        self.layer_decay = layer_decay
 
     def scaled_lr(self, images_per_step: int) -> float:
         """The learning rate for a batch; logs the rule where it changes the rate."""
@@ -56,11 +62,33 @@ class OptimizerRecipe:
         )
         return lr
 
-    def configure(self, parameters: Iterable[nn.Parameter], total_steps: int, images_per_step: int) -> dict[str, Any]:
-        """What `LightningModule.configure_optimizers` returns; the schedule advances with every step."""
-        optimizer = self.optimizer(parameters, lr=self.scaled_lr(images_per_step))
+    def configure(
+        self,
+        parameters: Iterable[nn.Parameter],
+        total_steps: int,
+        images_per_step: int,
+        layer_depths: Callable[[], Mapping[nn.Parameter, int]] = dict,
+    ) -> dict[str, Any]:
+        """What `LightningModule.configure_optimizers` returns; the schedule advances with every step.
+
+        Args:
+            layer_depths: says how often `layer_decay` applies to a parameter; never, where it names none.
+        """
+        lr = self.scaled_lr(images_per_step)
+        if self.layer_decay is not None:
+            parameters = self._by_layer(parameters, lr, layer_depths())
+        optimizer = self.optimizer(parameters, lr=lr)
         scheduler = LambdaLR(optimizer, lambda step: self.factor(step, total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _by_layer(
+        self, parameters: Iterable[nn.Parameter], lr: float, depths: Mapping[nn.Parameter, int]
+    ) -> list[dict[str, Any]]:
+        """Groups of parameters with one rate each, the highest first."""
+        groups: dict[int, list[nn.Parameter]] = {}
+        for parameter in parameters:
+            groups.setdefault(depths.get(parameter, 0), []).append(parameter)
+        return [{"params": groups[depth], "lr": lr * self.layer_decay**depth} for depth in sorted(groups)]
 
     def factor(self, step: int, total_steps: int) -> float:
         """Factor of the learning rate at a step, counted from 0."""

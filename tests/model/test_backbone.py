@@ -79,8 +79,15 @@ def test_unknown_names_have_suggestions():
 
 
 def test_networks_without_the_strides_are_refused():
-    with pytest.raises(UserError, match=r"name=vit_tiny_patch16_224: .*strides"):
-        TimmBackbone("vit_tiny_patch16_224", pretrained=False)
+    with pytest.raises(UserError, match=r"name=convmixer_768_32: features at strides \(7, 7, 7, 7\)"):
+        TimmBackbone("convmixer_768_32", pretrained=False)
+    with pytest.raises(UserError, match=r"name=levit_128: gives no maps at strides"):
+        TimmBackbone("levit_128", pretrained=False)
+
+
+def test_networks_for_pictures_of_one_size_are_refused():
+    with pytest.raises(UserError, match=r"name=beit_base_patch16_224: takes no pictures of 64 x 96 pixels"):
+        TimmBackbone("beit_base_patch16_224", pretrained=False)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -123,8 +130,12 @@ def test_files_that_are_missing_or_unreadable_are_named(tmp_path):
 
 
 def test_without_a_network_the_message_says_what_to_do(monkeypatch):
-    def offline(*args, **kwargs):
-        raise OSError("no route to host")
+    create = timm.create_model
+
+    def offline(*args, pretrained=False, **kwargs):
+        if pretrained:
+            raise OSError("no route to host")
+        return create(*args, **kwargs)
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(UserError, match=r"could not be downloaded \(OSError\).*model.backbone.weights=FILE"):
