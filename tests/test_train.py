@@ -232,15 +232,6 @@ def test_an_image_smaller_than_a_stride_and_tiny_objects(tmp_path):
     assert float(parts["trainer"].callback_metrics["train/loss_mask"]) == 0
 
 
-def test_losses_are_float32_under_mixed_precision(coco, tmp_path):
-    overrides = ["trainer.precision=bf16-mixed", "trainer.limit_val_batches=1"]
-    parts = small_run("solo_r50_agg", coco, tmp_path, *overrides)
-    for name in ("loss_mask", "loss_category"):
-        value = parts["trainer"].callback_metrics[f"train/{name}"]
-        assert value.dtype == torch.float32
-        assert value.isfinite()
-
-
 def test_a_run_goes_on_from_its_checkpoint(coco, tmp_path):
     overrides = ["data.flip=0", "trainer.limit_val_batches=0", "optim.warmup_steps=2"]
     whole = small_run("solo_r50_agg", coco, tmp_path / "whole", *overrides, "trainer.max_epochs=2")
@@ -264,6 +255,15 @@ def test_accumulated_batches_count_for_the_learning_rate(coco, tmp_path):
     overrides = ["trainer.accumulate_grad_batches=2", "trainer.limit_val_batches=0"]
     parts = small_run("solo_r50", coco, tmp_path, *overrides)
     assert parts["trainer"].optimizers[0].param_groups[0]["initial_lr"] == pytest.approx(0.01 * 4 / 16)
+
+
+def test_adamw_with_a_cosine_and_without_decay_of_norms(coco, tmp_path):
+    parts = small_run("solo_r50", coco, tmp_path, "optim=adamw", "optim.lr=0.16", "trainer.limit_val_batches=0")
+    optimizer = parts["trainer"].optimizers[0]
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0, 0.05]
+    assert {group["initial_lr"] for group in optimizer.param_groups} == {0.16 * 2 / 16}
+    assert parts["module"].optim_recipe.factor(1000, 2000) == pytest.approx(0.505)
 
 
 @pytest.mark.parametrize("debug", ["fast", "overfit"])

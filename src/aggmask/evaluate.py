@@ -26,14 +26,14 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
         config: plain content of `conf/evaluate.yaml`. What its `data`, `decoder` and `metric` say is laid over what
             the checkpoint says; another `data.root` than the checkpoint's is taken as it is there.
     """
-    from aggmask.assembly.build import build, load_module
+    from aggmask.assembly.build import build, build_trainer, load_module
 
     overrides = {part: config[part] for part in ("data", "decoder", "metric")}
     if "root" in config["data"]:  # someone's own data set: nothing is drawn into it, no place is remembered
         overrides["data"] = {"prepare": None, "train": {}, "val": {}} | config["data"]
     module = load_module(config["checkpoint"], overrides)
     data = build(module.hparams["data"])
-    trainer = build(config["trainer"], logger=False, enable_checkpointing=False)
+    trainer = build_trainer(config["trainer"], logger=False, enable_checkpointing=False)
     trainer.validate(module, datamodule=data, verbose=False)
     folder = Path(config["output"] or Path(config["checkpoint"]).expanduser().parent / "evaluation")
     folder.mkdir(parents=True, exist_ok=True)

@@ -89,7 +89,7 @@ class SegmentationModule(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         trainer = self.trainer
         images = trainer.datamodule.batch_size * trainer.world_size * trainer.accumulate_grad_batches
-        trained = [p for p in self.parameters() if p.requires_grad]
+        trained = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         steps = int(trainer.estimated_stepping_batches)
         return self.optim_recipe.configure(trained, steps, images, self.segmenter.backbone.layer_depths)
 

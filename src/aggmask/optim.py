@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ class OptimizerRecipe:
         warmup_start: factor of the learning rate at step 0.
         reference_batch: images a step that `lr` is meant for; another batch scales the rate in proportion, and the
             rule is logged. None: `lr` is taken as it is.
+        decay_norms_and_biases: False: weight decay is for weights of convolutions and linear layers alone.
         layer_decay: factor of the learning rate for each layer of the backbone that lies between a parameter and the
             backbone's end (BEiT, arXiv:2106.08254): the last layer has it once, the one before twice. None: one rate.
     """
@@ -38,6 +40,7 @@ class OptimizerRecipe:
         warmup_steps: int = 500,
         warmup_start: float = 1 / 3,
         reference_batch: int | None = 16,
+        decay_norms_and_biases: bool = True,
         layer_decay: float | None = None,
     ) -> None:
         if lr <= 0:
@@ -46,6 +49,7 @@ class OptimizerRecipe:
             raise UserError(f"optim.layer_decay={layer_decay}: must be more than 0 and at most 1, or null")
         self.lr, self.optimizer, self.schedule = lr, optimizer, schedule
         self.warmup_steps, self.warmup_start, self.reference_batch = warmup_steps, warmup_start, reference_batch
+        self.decay_norms_and_biases = decay_norms_and_biases
         self.layer_decay = layer_decay
 
     def scaled_lr(self, images_per_step: int) -> float:
@@ -64,7 +68,7 @@ class OptimizerRecipe:
 
     def configure(
         self,
-        parameters: Iterable[nn.Parameter],
+        parameters: Iterable[tuple[str, nn.Parameter]],
         total_steps: int,
         images_per_step: int,
         layer_depths: Callable[[], Mapping[nn.Parameter, int]] = dict,
@@ -72,23 +76,15 @@ class OptimizerRecipe:
         """What `LightningModule.configure_optimizers` returns; the schedule advances with every step.
 
         Args:
+            parameters: (name, parameter), those that are trained.
             layer_depths: says how often `layer_decay` applies to a parameter; never, where it names none.
         """
         lr = self.scaled_lr(images_per_step)
-        if self.layer_decay is not None:
-            parameters = self._by_layer(parameters, lr, layer_depths())
-        optimizer = self.optimizer(parameters, lr=lr)
+        depths = {} if self.layer_decay is None else layer_depths()
+        rates = {parameter: lr * self.layer_decay**depth for parameter, depth in depths.items()}
+        optimizer = self.optimizer(parameter_groups(parameters, self.decay_norms_and_biases, rates), lr=lr)
         scheduler = LambdaLR(optimizer, lambda step: self.factor(step, total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _by_layer(
-        self, parameters: Iterable[nn.Parameter], lr: float, depths: Mapping[nn.Parameter, int]
-    ) -> list[dict[str, Any]]:
-        """Groups of parameters with one rate each, the highest first."""
-        groups: dict[int, list[nn.Parameter]] = {}
-        for parameter in parameters:
-            groups.setdefault(depths.get(parameter, 0), []).append(parameter)
-        return [{"params": groups[depth], "lr": lr * self.layer_decay**depth} for depth in sorted(groups)]
 
     def factor(self, step: int, total_steps: int) -> float:
         """Factor of the learning rate at a step, counted from 0."""
@@ -96,6 +92,28 @@ class OptimizerRecipe:
         if step < self.warmup_steps:
             factor *= self.warmup_start + (1 - self.warmup_start) * step / self.warmup_steps
         return factor
+
+
+def parameter_groups(
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    decay_norms_and_biases: bool = True,
+    rates: Mapping[nn.Parameter, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Named parameters -> the optimizer's groups: with its own weight decay or without any, and of one rate each.
+
+    Norms and biases are the parameters of at most one dimension; that is the rule of timm, too.
+
+    Args:
+        rates: learning rates of the parameters that have another than the optimizer's.
+    """
+    groups: dict[tuple[bool, float | None], list[nn.Parameter]] = {}
+    for _, parameter in parameters:
+        decayed = decay_norms_and_biases or parameter.ndim > 1
+        groups.setdefault((decayed, (rates or {}).get(parameter)), []).append(parameter)
+    return [
+        {"params": members} | ({} if decayed else {"weight_decay": 0.0}) | ({} if rate is None else {"lr": rate})
+        for (decayed, rate), members in groups.items()
+    ]
 
 
 class StepSchedule:
@@ -109,3 +127,15 @@ class StepSchedule:
     def __call__(self, progress: float) -> float:
         # A milestone counts as reached within rounding: 33/36 of 90 epochs is a whole number of steps.
         return self.gamma ** sum(progress >= milestone - 1e-9 for milestone in self.milestones)
+
+
+class CosineSchedule:
+    """From 1 along half a cosine to `final`, a share of the first rate, at the end of the training (SGDR, 2017)."""
+
+    def __init__(self, final: float = 0.0) -> None:
+        if not 0 <= final <= 1:
+            raise UserError(f"optim.schedule.final={final}: a share of the learning rate, from 0 to 1")
+        self.final = final
+
+    def __call__(self, progress: float) -> float:
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2

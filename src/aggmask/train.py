@@ -27,7 +27,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     import pytorch_lightning as pl
     from omegaconf import OmegaConf
 
-    from aggmask.assembly.build import build, build_module, make_recipe
+    from aggmask.assembly.build import build, build_module, build_trainer, make_recipe
 
     # Hydra has made the run's folder, so that it exists says nothing.
     warnings.filterwarnings("ignore", r"(Experiment logs|Checkpoint) directory .* exists and is not empty")
@@ -42,7 +42,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     module = build_module(make_recipe(config, data.categories))
     loggers = [build(node) for node in config["logger"].values() if node]
     callbacks = [build(node) for node in config["callbacks"].values() if node]
-    trainer = build(config["trainer"], logger=loggers, callbacks=callbacks, default_root_dir=config["output_dir"])
+    trainer = build_trainer(
+        config["trainer"], logger=loggers, callbacks=callbacks, default_root_dir=config["output_dir"]
+    )
     if trainer.is_global_zero:
         Path(config["output_dir"]).mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(config), Path(config["output_dir"], "config.yaml"))

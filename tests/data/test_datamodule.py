@@ -190,6 +190,14 @@ def test_each_setting_does_something(root):
     assert {tuple(b.pixels[:, 3].unique().tolist()) for b in changed(channels=4)} <= {(255,), (0, 255)}
     with pytest.raises(UserError, match=r"model.backbone.in_chans \(data.channels\) = 2: pictures have 1"):
         changed(channels=2)
+    pasted = changed(copy_paste={"probability": 1.0, "max_objects": 1})
+    assert images(pasted) == images(base)
+    assert all(
+        len(objects) == 1
+        for b, was in zip(pasted, base, strict=True)
+        for objects, before in zip(b.objects, was.objects, strict=True)
+        if not len(before)
+    )
     per_batch = changed(short_side=[16, 32], long_side=500, scale_per="batch")
     assert all(len({min(frame.scaled) for frame in b.frames}) == 1 for b in per_batch)
     assert {min(b.frames[0].scaled) for b in per_batch} == {16, 32}
@@ -294,6 +302,7 @@ def test_prepare_is_called_by_one_at_a_time(tmp_path):
         ({"scale_per": "batch", "large_scale_jitter": {"min_scale": 0.1, "max_scale": 2, "size": 64}}, "scale_per"),
         ({"large_scale_jitter": {"min": 0.1}}, "large_scale_jitter"),
         ({"color_jitter": {"hues": 0.1}}, "color_jitter"),
+        ({"copy_paste": {"max": 3}}, "copy_paste"),
         ({"train": {"annotation": "x"}}, "data.train.annotation: unknown"),
         ({"root": None, "prepare": make_coco}, "data.root"),
         ({"batch_size": 0}, "batch_size"),

@@ -12,10 +12,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class, instantiate
 
 from aggmask.assembly.config import suggest
+from aggmask.callbacks.sync_norms import SyncNorms
 from aggmask.data.transforms import Resize
 from aggmask.errors import UserError
 from aggmask.lit_module import SegmentationModule
@@ -29,6 +31,24 @@ PARTS = ("model", "assigner", "criterion", "decoder", "metric", "optim", "data")
 def build(node: Mapping[str, Any], **arguments: Any) -> Any:
     """What a plain `_target_` node describes, given the arguments that only the program knows."""
     return instantiate(dict(node), **arguments, _convert_="all")
+
+
+def build_trainer(node: Mapping[str, Any], **arguments: Any) -> pl.Trainer:
+    """The trainer of a configuration.
+
+    Raises:
+        UserError: a setting that Lightning would fail on, or ignore, later.
+    """
+    synchronized = node.get("sync_batchnorm", False)
+    trainer = build(node, **({"plugins": [SyncNorms()]} if synchronized else {}), **arguments)
+    if synchronized and trainer.strategy.root_device.type == "cpu":
+        raise UserError("trainer.sync_batchnorm=true: norms can be synchronized between GPUs only; this runs on a CPU")
+    if trainer.precision.endswith("-true") and trainer.precision != "32-true":
+        raise UserError(
+            f"trainer.precision={node['precision']}: places of objects and losses need 32 bits; use 32-true, or "
+            "bf16-mixed or 16-mixed, which compute only what can bear it with less"
+        )
+    return trainer
 
 
 def build_module(recipe: Mapping[str, Any], train: bool = True) -> SegmentationModule:
@@ -96,6 +116,7 @@ def load_module(path: str | Path, overrides: Mapping[str, Mapping[str, Any]] | N
     content = read_checkpoint(path)
     recipe = content["hyper_parameters"]
     recipe["model"]["backbone"].update(pretrained=False, weights=None)  # they come with the checkpoint
+    recipe["model"].update(compile=None)  # what compiles where the training ran may not do so here
     for part, keys in (overrides or {}).items():
         for key, value in keys.items():
             if key not in recipe[part] and key not in inspect.signature(get_class(recipe[part]["_target_"])).parameters:

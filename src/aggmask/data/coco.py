@@ -7,16 +7,17 @@ box is small); pixels stay uint8 and are normalized on the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset
 
+from aggmask.data.copy_paste import CopyPaste, Framed, paste, pasting_frame
 from aggmask.data.decode import decode_image
 from aggmask.data.index import AnnotationIndex
-from aggmask.data.raster import bitmap, rasterize
+from aggmask.data.raster import Segmentation, bitmap, rasterize
 from aggmask.data.sampler import Sample
 from aggmask.data.storage import Storage
 from aggmask.data.transforms import ColorJitter, apply_frame
@@ -25,6 +26,7 @@ from aggmask.structures import ImageBatch, Instances, Objects
 
 MASK_STRIDE = 4  # the finest output stride of any head; coarser masks are averaged from it
 CANVAS_MULTIPLE = 32  # the coarsest stride of the backbone
+_SOURCE, _PASTE = 1, 2  # what randomness is for, beside the transforms of an image
 ChooseFrame = Callable[[Size, np.random.Generator, "int | None"], Frame]
 
 
@@ -37,6 +39,7 @@ class CocoInstances(Dataset):
         choose_frame: (size, rng, short side or None) -> frame, see `transforms`.
         training: False leaves the objects out.
         color_jitter: None leaves colors alone.
+        copy_paste: None leaves each image its own objects only.
         skip_empty: leave out images without objects (those with crowds only, too).
         seed: of the transforms.
         channels: of the pixels: 1 (grey), 3 (RGB) or 4 (RGBA).
@@ -52,16 +55,18 @@ class CocoInstances(Dataset):
         choose_frame: ChooseFrame,
         training: bool,
         color_jitter: ColorJitter | None = None,
+        copy_paste: CopyPaste | None = None,
         skip_empty: bool = False,
         seed: int = 0,
         channels: int = 3,
     ) -> None:
         self.index, self.storage = index, storage
-        self.choose_frame, self.color_jitter = choose_frame, color_jitter
+        self.choose_frame, self.color_jitter, self.copy_paste = choose_frame, color_jitter, copy_paste
         self.training, self.seed, self.channels = training, seed, channels
         self.positions = np.arange(len(index))
         if skip_empty:
             self.positions = np.flatnonzero(index.object_counts())
+        self._with_objects = np.flatnonzero(index.object_counts()) if copy_paste else self.positions[:0]
 
     @property
     def sizes(self) -> np.ndarray:
@@ -82,36 +87,66 @@ class CocoInstances(Dataset):
             UserError: a file is missing, damaged, or not of the size that the annotations say.
         """
         samples = [sample if isinstance(sample, Sample) else Sample(int(sample)) for sample in samples]
-        names = [self.index.file_name(int(self.positions[sample.index])) for sample in samples]
-        files = self.storage.read_many(names)
-        return [self._load(sample, *file) for sample, file in zip(samples, zip(files, names, strict=True), strict=True)]
+        sources = [self._source(sample) for sample in samples]
+        wanted = {int(self.positions[sample.index]) for sample in samples} | set(sources) - {None}
+        names = {i: self.index.file_name(i) for i in sorted(wanted)}
+        files = dict(zip(names, self.storage.read_many(list(names.values())), strict=True))
+        return [self._load(sample, source, files) for sample, source in zip(samples, sources, strict=True)]
 
-    def _load(self, sample: Sample, data: bytes, name: str) -> ImageBatch:
+    def _rng(self, sample: Sample, *purpose: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, sample.epoch, int(self.positions[sample.index]), *purpose))
+
+    def _source(self, sample: Sample) -> int | None:
+        """The image whose objects are pasted into this one, if any; another one where there is another."""
+        if self.copy_paste is None or not len(self._with_objects):
+            return None
+        drawn, place = self._rng(sample, _SOURCE).random(2)
+        if drawn >= self.copy_paste.probability:
+            return None
+        place = int(place * len(self._with_objects))
+        if self._with_objects[place] == self.positions[sample.index]:
+            place = (place + 1) % len(self._with_objects)
+        return int(self._with_objects[place])
+
+    def _load(self, sample: Sample, source: int | None, files: Mapping[int, bytes]) -> ImageBatch:
         i = int(self.positions[sample.index])
-        image = decode_image(data, name, tuple(self.index.sizes[i].tolist()), self.channels)
-        rng = np.random.default_rng((self.seed, sample.epoch, i))
-        frame = self.choose_frame(image.shape[:2], rng, sample.short_side)
+        shown = self._framed(i, files[i], sample.short_side, self._rng(sample))
+        if source is not None:
+            rng = self._rng(sample, _PASTE)
+            above = self._framed(source, files[source], sample.short_side, rng, onto=shown.frame)
+            shown = paste(shown, above[self.copy_paste.choose(len(above.objects), rng)], MASK_STRIDE)
+        objects = [shown.objects] if self.training else []
+        return ImageBatch(shown.pixels[None], [shown.frame], [int(self.index.image_ids[i])], objects)
+
+    def _framed(
+        self, i: int, data: bytes, short_side: int | None, rng: np.random.Generator, onto: Frame | None = None
+    ) -> Framed:
+        """Image i in a frame that is drawn for it; `onto`: the frame that its objects are pasted into."""
+        image = decode_image(data, self.index.file_name(i), tuple(self.index.sizes[i].tolist()), self.channels)
+        frame = self.choose_frame(image.shape[:2], rng, short_side)
         if self.color_jitter is not None:
             image = self.color_jitter(image, rng)
-        pixels = apply_frame(image, frame)[None]
-        objects = [self._objects(i, frame)] if self.training else []
-        return ImageBatch(pixels, [frame], [int(self.index.image_ids[i])], objects)
+        if onto is not None:
+            frame = pasting_frame(frame, onto)
+        objects, segmentations = self._objects(i, frame) if self.training else (None, [])
+        return Framed(apply_frame(image, frame), frame, objects, segmentations)
 
-    def _objects(self, i: int, frame: Frame) -> Objects:
-        """Objects of image i that the frame shows."""
+    def _objects(self, i: int, frame: Frame) -> tuple[Objects, list[Segmentation]]:
+        """Objects of image i that the frame shows, and their segmentations."""
         annotations = self.index.annotations(i)
         single = np.flatnonzero(~annotations.crowd)
         masks, centers, areas = rasterize([annotations.segmentations[k] for k in single], frame, MASK_STRIDE)
         boxes = annotations.boxes[single].copy()
         boxes[:, 2:] += boxes[:, :2]
         shown = areas > 0
-        return Objects(
+        objects = Objects(
             labels=torch.from_numpy(annotations.labels[single][shown]),
             boxes=torch.from_numpy(frame.boxes_to_network(boxes)[shown]).float(),
             centers=torch.from_numpy(centers[shown]),
             areas=torch.from_numpy(areas[shown]).float(),
             masks={MASK_STRIDE: torch.from_numpy(masks[shown])},
         )
+        return objects, [annotations.segmentations[k] for k in single[shown]]
 
     def original(self, image_id: int) -> tuple[np.ndarray, Instances]:
         """An image as it is, (H, W, 3) uint8, and its annotated objects (no crowds) in the original frame."""

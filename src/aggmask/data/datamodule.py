@@ -22,6 +22,7 @@ from filelock import FileLock
 from torch.utils.data import DataLoader, Sampler
 
 from aggmask.data.coco import CANVAS_MULTIPLE, CocoInstances, collate
+from aggmask.data.copy_paste import CopyPaste
 from aggmask.data.decode import CHANNELS
 from aggmask.data.index import AnnotationIndex
 from aggmask.data.places import Source, Split, existing, is_found, require
@@ -51,6 +52,7 @@ class CocoDataModule(pl.LightningDataModule):
         flip: probability of a mirrored training image.
         large_scale_jitter: None, or {"min_scale", "max_scale", "size"}: replaces the resizing in training.
         color_jitter: None, or any of {"brightness", "contrast", "saturation", "hue"}.
+        copy_paste: None, or any of {"probability", "max_objects"}: training images get objects of other images.
         skip_empty: train on images with objects only (as published).
         group_by_orientation: train on batches of upright or of lying images (as published).
         scale_per: "image" (as published) or "batch": for what a short side is drawn. "batch" pads less.
@@ -80,6 +82,7 @@ class CocoDataModule(pl.LightningDataModule):
         flip: float = 0.5,
         large_scale_jitter: Mapping[str, Any] | None = None,
         color_jitter: Mapping[str, float] | None = None,
+        copy_paste: Mapping[str, Any] | None = None,
         skip_empty: bool = True,
         group_by_orientation: bool = True,
         scale_per: str = "image",
@@ -113,6 +116,7 @@ class CocoDataModule(pl.LightningDataModule):
         if large_scale_jitter is not None:
             self.training_frame = _build("large_scale_jitter", LargeScaleJitter, {**large_scale_jitter, "flip": flip})
         self.color_jitter = None if color_jitter is None else _build("color_jitter", ColorJitter, color_jitter)
+        self.copy_paste = None if copy_paste is None else _build("copy_paste", CopyPaste, copy_paste)
         self.skip_empty, self.group_by_orientation = skip_empty, group_by_orientation
         self.seed, self.cache_dir, self.prepare = seed, cache_dir, prepare
         self._resume = (0, 0)
@@ -188,6 +192,7 @@ class CocoDataModule(pl.LightningDataModule):
             self.training_frame,
             training=True,
             color_jitter=self.color_jitter,
+            copy_paste=self.copy_paste,
             skip_empty=self.skip_empty,
             seed=self.seed,
             channels=self.channels,

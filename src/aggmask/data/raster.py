@@ -19,7 +19,28 @@ from torch import Tensor
 
 from aggmask.geometry.frame import Frame, Size
 
-Segmentation = list[np.ndarray] | dict  # polygons (m, 2) float (x, y), original frame; or a run-length code
+
+class Patch(NamedTuple):
+    """The network pixels of one object: where they start, and which they are."""
+
+    top: int
+    left: int
+    pixels: np.ndarray  # (rows, columns) bool
+
+    def of(self, canvas: np.ndarray) -> np.ndarray:
+        """The patch's window of a canvas (H, W), a view."""
+        height, width = self.pixels.shape
+        return canvas[self.top : self.top + height, self.left : self.left + width]
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """x1 y1 x2 y2 around the pixels, of which there is one at least."""
+        rows, columns = np.flatnonzero(self.pixels.any(1)), np.flatnonzero(self.pixels.any(0))
+        return self.left + columns[0], self.top + rows[0], self.left + columns[-1] + 1, self.top + rows[-1] + 1
+
+
+# Polygons (m, 2) float (x, y) or a run-length code, both in the original frame; or what is known of network pixels.
+Segmentation = list[np.ndarray] | dict | Patch
 _NO_AREA = 1e-6  # square pixels: what clipping leaves of a polygon that only touches the border
 
 
@@ -33,6 +54,13 @@ class _Window(NamedTuple):
     center: tuple[float, float]  # (x, y) continuous
     area: float
 
+    @property
+    def cells(self) -> np.ndarray:
+        """(rows, columns) bool: the object's cells, at least one."""
+        cells = 2 * self.coverage >= self.full
+        # smaller than half a cell: the cell that holds most of it
+        return cells if cells.any() else self.coverage == self.coverage.max()
+
 
 def rasterize(
     segmentations: Sequence[Segmentation], frame: Frame, stride: int = 4
@@ -41,7 +69,7 @@ def rasterize(
 
     Args:
         segmentations: per object a list of (m, 2) polygons (x, y) in the original frame (their union is the object), or
-            a COCO run-length code {"size": [h, w], "counts": bytes} of the original size.
+            a COCO run-length code {"size": [h, w], "counts": bytes} of the original size, or a patch.
         frame: how the image lies on its canvas.
         stride: network pixels per cell.
 
@@ -56,18 +84,38 @@ def rasterize(
     centers = np.zeros((len(segmentations), 2))
     areas = np.zeros(len(segmentations))
     for i, segmentation in enumerate(segmentations):
-        cover = _cover_runs if isinstance(segmentation, dict) else _cover_polygons
-        window = cover(segmentation, frame, stride)
+        window = _cover(segmentation, frame, stride)
         if window is None:
             continue
-        cells = 2 * window.coverage >= window.full
-        if not cells.any():  # smaller than half a cell: the cell that holds most of it
-            cells = window.coverage == window.coverage.max()
+        cells = window.cells
         height, width = cells.shape
         masks[i, window.top : window.top + height, window.left : window.left + width] = cells
         centers[i] = window.center[0] - 0.5, window.center[1] - 0.5
         areas[i] = window.area
     return masks, centers, areas
+
+
+def patch_of(segmentation: Segmentation, frame: Frame) -> Patch | None:
+    """An object's network pixels inside the frame's content, at least one; None where there is nothing of it."""
+    window = _cover(segmentation, frame, 1)
+    return None if window is None else Patch(window.top, window.left, window.cells)
+
+
+def _cover(segmentation: Segmentation, frame: Frame, stride: int) -> _Window | None:
+    if isinstance(segmentation, Patch):
+        return _cover_patch(segmentation, stride)
+    return (_cover_runs if isinstance(segmentation, dict) else _cover_polygons)(segmentation, frame, stride)
+
+
+def _cover_patch(patch: Patch, stride: int) -> _Window | None:
+    rows, columns = np.nonzero(patch.pixels)
+    if not len(rows):
+        return None
+    rows, columns = rows + patch.top, columns + patch.left
+    top, left = patch.top // stride, patch.left // stride
+    coverage = np.zeros((rows[-1] // stride + 1 - top, columns.max() // stride + 1 - left), np.int64)
+    np.add.at(coverage, (rows // stride - top, columns // stride - left), 1)
+    return _Window(top, left, coverage, stride * stride, (columns.mean() + 0.5, rows.mean() + 0.5), float(len(rows)))
 
 
 def clip_polygon(points: np.ndarray, size: Size) -> np.ndarray:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from aggmask.errors import UserError
 from aggmask.geometry.frame import content_mask
 from aggmask.geometry.grid import make_levels
 from aggmask.model.backbone import TimmBackbone
+from aggmask.model.execution import compile_dense
 from aggmask.model.fpn import FPN
 from aggmask.model.head import Head
 from aggmask.structures import ImageBatch, LevelOutput
@@ -24,6 +26,8 @@ class Segmenter(nn.Module):
         levels: rows of the table in method.md section 1 (see `geometry.grid.make_levels`).
         interpolation: {"stride": s}: mask grids of ceil(S / s) cells.
         fpn_channels: width of the pyramid.
+        compile: backend of torch.compile for all that computes whole maps ("inductor"); None: nothing is compiled.
+        channels_last: keep weights channels-last in memory, as pictures come from `data.coco.collate`.
         category, bank, aggregation: makers of the head's parts.
     """
 
@@ -37,16 +41,22 @@ class Segmenter(nn.Module):
         bank: Callable[..., nn.Module],
         aggregation: Callable[..., nn.Module],
         fpn_channels: int = 256,
+        compile: str | None = None,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         grid_levels = make_levels(levels, interpolation["stride"])
         self.head = Head(grid_levels, fpn_channels, num_classes, category, bank, aggregation)
         self.fpn = FPN(backbone.channels, fpn_channels, self.head.pyramid_maps)
+        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
+        self.to(memory_format=self.memory_format)
+        if compile is not None:
+            compile_dense(self, compile)
 
     def forward(self, images: Tensor) -> list[LevelOutput]:
         """(B, in_chans, H, W) normalized, H and W divisible by 32 -> the head's outputs, one a level."""
-        return self.head(self.fpn(self.backbone(images)))
+        return self.head(self.fpn(self.backbone(images.to(memory_format=self.memory_format))))
 
     def normalize(self, batch: ImageBatch) -> Tensor:
         """Pixels 0..255 -> (B, in_chans, H, W) normalized; the canvas around each image is 0, as in the published code.

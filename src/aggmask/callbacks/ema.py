@@ -1,0 +1,45 @@
+"""An exponential moving average of the weights, which evaluation, checkpoints and the end of the training use.
+
+Lightning's `WeightAveraging` does the work: it evaluates the averaged weights and keeps them as a checkpoint's
+`state_dict`, with the trained ones beside them for a resume. Added here: a decay that grows from the first step on.
+Lightning's own `EMAWeightAveraging` has none, and where it starts late it evaluates and keeps the untrained weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pytorch_lightning.callbacks import WeightAveraging
+from torch import Tensor
+
+from aggmask.errors import UserError
+
+
+class EMA(WeightAveraging):
+    """After every step of the optimizer: average = d * average + (1 - d) * weights, d = min(decay, (1 + n) / (10 + n)).
+
+    n counts the steps averaged before; the first step is copied. Running statistics of norms are averaged like weights.
+
+    Args:
+        decay: d in the long run; the average then spans about 1 / (1 - decay) steps.
+    """
+
+    def __init__(self, decay: float = 0.9998) -> None:
+        if not 0 <= decay < 1:
+            raise UserError(f"callbacks.ema.decay={decay}: must be at least 0 and less than 1")
+        super().__init__(use_buffers=True, multi_avg_fn=self._average)
+        self.decay = decay
+
+    def decay_after(self, averaged: int) -> float:
+        """d, when `averaged` steps have been averaged."""
+        return min(self.decay, (1 + averaged) / (10 + averaged))
+
+    @torch.no_grad()
+    def _average(self, averages: Sequence[Tensor], weights: Sequence[Tensor], averaged: Tensor) -> None:
+        if averages[0].is_floating_point():
+            # lerp leaves what did not change (frozen weights) exactly as it is
+            torch._foreach_lerp_(averages, weights, 1 - self.decay_after(int(averaged)))
+        else:  # counters
+            for average, value in zip(averages, weights, strict=True):
+                average.copy_(value)
