@@ -29,6 +29,11 @@ SMALL = [
     "callbacks.progress=null",
     "trainer.enable_progress_bar=false",
 ]
+SMALL_BACKBONES = {  # of the experiments' own family, where that is not ResNet
+    "convnext_tiny_agg": "convnext_atto",
+    "vit_small_agg": "vit_tiny_patch16_224",
+    "demo_pretrained": "tf_efficientnet_lite0",
+}
 
 
 def composed(*overrides: str, command: str = "train") -> DictConfig:
@@ -40,7 +45,8 @@ def composed(*overrides: str, command: str = "train") -> DictConfig:
 def small_run(experiment: str, root: Path | str, output: Path | str, *overrides: str) -> dict:
     """Train the shrunk experiment for two steps and evaluate it."""
     settings = [f"experiment={experiment}", f"name={experiment}", f"output_dir={output}", f"data.root={root}"]
-    return train(composed(*settings, *SMALL, *overrides))
+    family = [f"model.backbone.name={SMALL_BACKBONES[experiment]}"] if experiment in SMALL_BACKBONES else []
+    return train(composed(*settings, *SMALL, *family, *overrides))
 
 
 def command(monkeypatch, capsys, module, *arguments: str) -> tuple[int, str]:

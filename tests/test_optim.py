@@ -44,6 +44,27 @@ def test_configured_optimizer_follows_the_schedule():
     assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001])
 
 
+def test_layers_have_rates_that_fall_towards_the_first():
+    head, last, first = (torch.nn.Parameter(torch.zeros(1)) for _ in range(3))
+    made = recipe(layer_decay=0.5, warmup_steps=0, schedule=StepSchedule([0.5], 0.1)).configure(
+        [("first", first), ("head", head), ("last", last)],
+        total_steps=2,
+        images_per_step=32,
+        layer_depths=lambda: {first: 3, last: 1},
+    )
+    optimizer = made["optimizer"]
+    rates = {group["params"][0]: group["lr"] for group in optimizer.param_groups}
+    assert [rates[p] for p in (head, last, first)] == pytest.approx([0.02, 0.01, 0.0025])
+    optimizer.step()
+    made["lr_scheduler"]["scheduler"].step()
+    assert sorted(group["lr"] for group in optimizer.param_groups) == pytest.approx([0.00025, 0.001, 0.002])
+
+
+def test_without_layer_decay_there_is_one_group_and_nobody_asks_for_layers():
+    made = recipe().configure([("x", torch.nn.Parameter(torch.zeros(1)))], 4, 16, lambda: pytest.fail("asked"))
+    assert len(made["optimizer"].param_groups) == 1
+
+
 def test_cosine_by_hand():
     factor = recipe(warmup_steps=0, schedule=CosineSchedule(final=0.1)).factor
     assert [factor(step, 300) for step in (0, 100, 150, 200, 300)] == pytest.approx([1, 0.775, 0.55, 0.325, 0.1])
@@ -81,5 +102,7 @@ def test_senseless_values_are_refused():
         recipe(lr=0)
     with pytest.raises(UserError, match=r"milestones=\[27, 33\]: shares"):
         StepSchedule([27, 33])
+    with pytest.raises(UserError, match=r"optim\.layer_decay=1\.5: must be more than 0 and at most 1"):
+        recipe(layer_decay=1.5)
     with pytest.raises(UserError, match=r"final=10: a share"):
         CosineSchedule(10)

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 from aggmask.assembly.build import load, read_checkpoint
+from aggmask.model.pretrained import read_weights
 from aggmask.train import train
 from tests.assembly.test_config import EXPERIMENTS
 from tests.data.make_coco import make_coco
@@ -60,6 +61,48 @@ def test_experiment_trains_on_batches_without_objects(experiment, tmp_path):
     assert parts["trainer"].global_step >= 1
     assert float(parts["trainer"].callback_metrics["train/loss_mask"]) == 0
     assert all(parameter.isfinite().all() for parameter in parts["module"].parameters())
+
+
+def test_transfer_learning_without_a_hub(tmp_path):
+    """demo_pretrained, with real weights, on few pictures."""
+    few = ["data.prepare.train_images=16", "data.prepare.val_images=4", "data.prepare.size=64", "data.batch_size=8"]
+    parts = small_run("demo_pretrained", tmp_path / "shapes", tmp_path / "run", *few)
+    assert parts["trainer"].global_step == 2
+    stem = parts["module"].segmenter.backbone.net.conv_stem.weight
+    published = read_weights("package:efficientnet-lite0", "tf_efficientnet_lite0", {})["conv_stem.weight"]
+    assert stem.shape == published.shape
+    assert 0 < float((stem.detach() - published).abs().max()) < 0.1
+    load(tmp_path / "run" / "last.ckpt", device="cpu").predict(next((tmp_path / "shapes" / "val2017").iterdir()))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_the_number_of_channels_is_said_once(channels, coco, tmp_path):
+    parts = small_run("solo_r50_agg", coco, tmp_path, f"model.backbone.in_chans={channels}")
+    assert parts["data"].channels == channels
+    assert parts["module"].segmenter.backbone.net.conv1[0].in_channels == channels
+    model = load(tmp_path / "last.ckpt", device="cpu")
+    picture = next((coco / "val2017").iterdir())
+    from_file, from_memory = model.predict([picture, Image.open(picture)], score_threshold=0.0)
+    assert torch.equal(from_file.scores, from_memory.scores)
+
+
+def test_layer_decay_reaches_the_optimizer(coco, tmp_path):
+    quick = ["trainer.limit_val_batches=0", "optim.warmup_steps=0", "optim.reference_batch=null"]
+    parts = small_run("solo_r50", coco, tmp_path, "optim.layer_decay=0.5", *quick)
+    segmenter, groups = parts["module"].segmenter, parts["trainer"].optimizers[0].param_groups
+    rates = {p: group["initial_lr"] for group in groups for p in group["params"]}
+    assert set(rates) == set(segmenter.parameters())
+    net = segmenter.backbone.net
+    assert rates[net.layer4[0].conv1.weight] == pytest.approx(0.01 * 0.5)
+    assert rates[net.conv1[0].weight] == pytest.approx(0.01 * 0.5**5)
+    assert {rates[p] for p in (*segmenter.fpn.parameters(), *segmenter.head.parameters())} == {0.01}
+
+
+def test_gradient_checkpointing_and_frozen_stages_train_together(coco, tmp_path):
+    overrides = ["model.backbone.grad_checkpointing=true", "model.backbone.frozen_stages=2"]
+    parts = small_run("solo_r50", coco, tmp_path, *overrides, "trainer.limit_val_batches=0")
+    assert parts["module"].segmenter.backbone.net.grad_checkpointing
+    assert parts["trainer"].global_step == 2
 
 
 def test_losses_and_learning_rate_are_recorded(coco, tmp_path):

@@ -90,7 +90,8 @@ class SegmentationModule(pl.LightningModule):
         trainer = self.trainer
         images = trainer.datamodule.batch_size * trainer.world_size * trainer.accumulate_grad_batches
         trained = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
-        return self.optim_recipe.configure(trained, int(trainer.estimated_stepping_batches), images)
+        steps = int(trainer.estimated_stepping_batches)
+        return self.optim_recipe.configure(trained, steps, images, self.segmenter.backbone.layer_depths)
 
 
 def matching_ids(own: Sequence[Category], found: Sequence[Category], place: str) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -28,6 +28,8 @@ class OptimizerRecipe:
         reference_batch: images a step that `lr` is meant for; another batch scales the rate in proportion, and the
             rule is logged. None: `lr` is taken as it is.
         decay_norms_and_biases: False: weight decay is for weights of convolutions and linear layers alone.
+        layer_decay: factor of the learning rate for each layer of the backbone that lies between a parameter and the
+            backbone's end (BEiT, arXiv:2106.08254): the last layer has it once, the one before twice. None: one rate.
     """
 
     def __init__(
@@ -39,12 +41,16 @@ class OptimizerRecipe:
         warmup_start: float = 1 / 3,
         reference_batch: int | None = 16,
         decay_norms_and_biases: bool = True,
+        layer_decay: float | None = None,
     ) -> None:
         if lr <= 0:
             raise UserError(f"optim.lr={lr}: must be more than 0")
+        if layer_decay is not None and not 0 < layer_decay <= 1:
+            raise UserError(f"optim.layer_decay={layer_decay}: must be more than 0 and at most 1, or null")
         self.lr, self.optimizer, self.schedule = lr, optimizer, schedule
         self.warmup_steps, self.warmup_start, self.reference_batch = warmup_steps, warmup_start, reference_batch
         self.decay_norms_and_biases = decay_norms_and_biases
+        self.layer_decay = layer_decay
 
     def scaled_lr(self, images_per_step: int) -> float:
         """The learning rate for a batch; logs the rule where it changes the rate."""
@@ -61,15 +67,22 @@ class OptimizerRecipe:
         return lr
 
     def configure(
-        self, parameters: Iterable[tuple[str, nn.Parameter]], total_steps: int, images_per_step: int
+        self,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        total_steps: int,
+        images_per_step: int,
+        layer_depths: Callable[[], Mapping[nn.Parameter, int]] = dict,
     ) -> dict[str, Any]:
         """What `LightningModule.configure_optimizers` returns; the schedule advances with every step.
 
         Args:
             parameters: (name, parameter), those that are trained.
+            layer_depths: says how often `layer_decay` applies to a parameter; never, where it names none.
         """
-        groups = parameter_groups(parameters, self.decay_norms_and_biases)
-        optimizer = self.optimizer(groups, lr=self.scaled_lr(images_per_step))
+        lr = self.scaled_lr(images_per_step)
+        depths = {} if self.layer_decay is None else layer_depths()
+        rates = {parameter: lr * self.layer_decay**depth for parameter, depth in depths.items()}
+        optimizer = self.optimizer(parameter_groups(parameters, self.decay_norms_and_biases, rates), lr=lr)
         scheduler = LambdaLR(optimizer, lambda step: self.factor(step, total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -82,16 +95,25 @@ class OptimizerRecipe:
 
 
 def parameter_groups(
-    parameters: Iterable[tuple[str, nn.Parameter]], decay_norms_and_biases: bool = True
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    decay_norms_and_biases: bool = True,
+    rates: Mapping[nn.Parameter, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Named parameters -> the optimizer's groups: with its own weight decay, and without any.
+    """Named parameters -> the optimizer's groups: with its own weight decay or without any, and of one rate each.
 
     Norms and biases are the parameters of at most one dimension; that is the rule of timm, too.
+
+    Args:
+        rates: learning rates of the parameters that have another than the optimizer's.
     """
-    groups: dict[bool, list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, float | None], list[nn.Parameter]] = {}
     for _, parameter in parameters:
-        groups.setdefault(decay_norms_and_biases or parameter.ndim > 1, []).append(parameter)
-    return [{"params": members} | ({} if decayed else {"weight_decay": 0.0}) for decayed, members in groups.items()]
+        decayed = decay_norms_and_biases or parameter.ndim > 1
+        groups.setdefault((decayed, (rates or {}).get(parameter)), []).append(parameter)
+    return [
+        {"params": members} | ({} if decayed else {"weight_decay": 0.0}) | ({} if rate is None else {"lr": rate})
+        for (decayed, rate), members in groups.items()
+    ]
 
 
 class StepSchedule:

@@ -47,8 +47,8 @@ class Predictor:
         """Objects of each image, best first, in its original frame.
 
         Args:
-            images: paths; PIL images; arrays (H, W), (H, W, 3 or 4); tensors (3, H, W); integers as stored or floats
-                in 0..1. EXIF rotation of files and PIL images is applied, as viewers do.
+            images: paths; PIL images; arrays (H, W), (H, W, 3 or 4); tensors (1, 3 or 4, H, W); integers as stored or
+                floats in 0..1. EXIF rotation of files and PIL images is applied, as viewers do.
             score_threshold: objects below are left out.
 
         Raises:
@@ -58,7 +58,8 @@ class Predictor:
             isinstance(images, np.ndarray | Tensor) and images.ndim < 4
         ):
             images = [images]
-        return [self._one(read_picture(image), score_threshold) for image in images]
+        channels = self.segmenter.backbone.in_chans
+        return [self._one(read_picture(image, channels), score_threshold) for image in images]
 
     @torch.no_grad()
     def _one(self, pixels: np.ndarray, score_threshold: float) -> Instances:
@@ -70,8 +71,8 @@ class Predictor:
         return as_instances(found, batch.frames[0], self.categories, self.decoder.mask_threshold)
 
 
-def read_picture(image: Picture) -> np.ndarray:
-    """Any picture -> (H, W, 3) uint8 RGB.
+def read_picture(image: Picture, channels: int = 3) -> np.ndarray:
+    """Any picture -> (H, W, channels) uint8: RGB, grey (1) or RGBA (4).
 
     Raises:
         UserError: a file cannot be read, or the value is not an image.
@@ -79,9 +80,9 @@ def read_picture(image: Picture) -> np.ndarray:
     if isinstance(image, str | Path):
         path = Path(image).expanduser()
         try:
-            return decode_image(path.read_bytes(), str(path))
+            return decode_image(path.read_bytes(), str(path), channels=channels)
         except OSError as error:
             raise UserError(f"The image {path} cannot be read: {error.strerror}.") from error
     if isinstance(image, Tensor):
         image = image.detach().cpu().movedim(0, -1).numpy() if image.ndim == 3 else image.detach().cpu().numpy()
-    return pixels_of(image)
+    return pixels_of(image, channels)

@@ -133,7 +133,7 @@ class Objects(_Indexed):
 class ImageBatch:
     """B images on one padded canvas. `objects` is empty for pictures without annotations at hand (prediction)."""
 
-    pixels: Tensor  # (B, 3, H, W) uint8, network frame; outside each image's content the values mean nothing
+    pixels: Tensor  # (B, channels, H, W) uint8, network frame; outside each image's content the values mean nothing
     frames: list  # of geometry.frame.Frame: how each image came from its original
     image_ids: list[int]
     objects: list[Objects] = field(default_factory=list)

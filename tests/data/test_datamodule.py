@@ -183,6 +183,13 @@ def test_each_setting_does_something(root):
     colored = changed(color_jitter={"brightness": 0.5})
     assert images(colored) == images(base)
     assert not torch.equal(colored[0].pixels, base[0].pixels)
+    grey = changed(channels=1)
+    assert {b.pixels.shape[1] for b in grey} == {1}
+    luma = (base[0].pixels.double() * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
+    assert float((grey[0].pixels - luma).abs().max()) < 3  # rounded before and after resizing
+    assert {tuple(b.pixels[:, 3].unique().tolist()) for b in changed(channels=4)} <= {(255,), (0, 255)}
+    with pytest.raises(UserError, match=r"model.backbone.in_chans \(data.channels\) = 2: pictures have 1"):
+        changed(channels=2)
     pasted = changed(copy_paste={"probability": 1.0, "max_objects": 1})
     assert images(pasted) == images(base)
     assert all(

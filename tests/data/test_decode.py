@@ -9,7 +9,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from aggmask.data import decode as decode_module
-from aggmask.data.decode import decode_image
+from aggmask.data.decode import decode_image, pixels_of
 from aggmask.errors import UserError
 
 rng = np.random.default_rng(0)
@@ -245,3 +245,37 @@ def test_decompression_bombs_are_refused(bomb):
 
 def test_pillow_limit_still_holds():
     assert decode_module.MAX_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
+
+
+PALETTE = Image.fromarray(NOISE).quantize(16)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "format", "mode"),
+    [(NOISE, "JPEG", None), (GREY, "JPEG", None), (NOISE, "PNG", "RGBA"), (NOISE, "PNG", "LA"), (PALETTE, "PNG", None),
+     (NOISE, "JPEG", "CMYK"), (GREY.astype(np.uint16) * 257, "PNG", None)],
+)  # fmt: skip
+def test_grey_and_opaque_pixels_agree_with_the_colors(pixels, format, mode):
+    data = encoded(pixels, format, mode)
+    colors = decode_image(data, "x")
+    luma = np.asarray(Image.fromarray(colors).convert("L"))
+    check(data, luma[..., None], channels=1)
+    check(data, np.concatenate([colors, np.full((20, 30, 1), 255, np.uint8)], 2), channels=4)
+
+
+def test_opacity_is_what_the_file_stores():
+    stored = np.dstack([NOISE, GREY])
+    check(encoded(stored, "PNG"), stored, channels=4)
+    check(encoded(stored, "PNG"), NOISE)
+    check(encoded(stored, "PNG"), np.asarray(Image.fromarray(NOISE).convert("L"))[..., None], channels=1)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("given", [1, 3, 4])
+def test_pictures_in_memory_have_the_same_channels_as_files(given, channels):
+    stored = np.dstack([NOISE, GREY])[..., :given]
+    expected = decode_image(encoded(stored.squeeze(), "PNG"), "x", channels=channels)
+    for picture in (stored, stored.squeeze(), stored / 255.0, Image.fromarray(stored.squeeze())):
+        found = pixels_of(picture, channels)
+        assert found.flags.c_contiguous
+        np.testing.assert_array_equal(found, expected)

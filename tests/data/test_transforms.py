@@ -121,3 +121,14 @@ def test_color_jitter():
     assert 1.25 < max(factors) < 1.42
     with pytest.raises(UserError, match="hue"):
         ColorJitter(hue=0.7)
+
+
+def test_color_jitter_of_grey_and_of_transparent_pictures():
+    picture = smooth_picture(20, 24)
+    jitter = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    opacity = picture[..., :1] // 2
+    jittered = jitter(np.concatenate([picture, opacity], 2), rng())
+    assert np.array_equal(jittered, np.concatenate([jitter(picture, rng()), opacity], 2))
+    grey = jitter(picture[..., :1], rng())
+    assert grey.shape == (20, 24, 1)
+    assert not np.array_equal(grey, picture[..., :1])

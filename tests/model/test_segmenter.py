@@ -84,3 +84,11 @@ def test_images_of_a_batch_do_not_touch_each_other(segmenter):
         together, alone = segmenter(images), segmenter(images[1:])
     for a, b in zip(together, alone, strict=True):
         torch.testing.assert_close(a.logits[1:], b.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_pictures_of_other_channels_than_the_network_takes_are_refused(segmenter):
+    """Broadcasting would make three channels of one in silence."""
+    frame = Frame.resized((64, 96), (64, 96))
+    batch = ImageBatch(torch.zeros(1, 1, 64, 96, dtype=torch.uint8), [frame], [0])
+    with pytest.raises(UserError, match=r"pictures of 1 channels \(data.channels\), .*model.backbone.in_chans=3"):
+        segmenter.normalize(batch)

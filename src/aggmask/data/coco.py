@@ -42,6 +42,7 @@ class CocoInstances(Dataset):
         copy_paste: None leaves each image its own objects only.
         skip_empty: leave out images without objects (those with crowds only, too).
         seed: of the transforms.
+        channels: of the pixels: 1 (grey), 3 (RGB) or 4 (RGBA).
 
     Attributes:
         positions: (N,) int64, which images of the index these are.
@@ -57,10 +58,11 @@ class CocoInstances(Dataset):
         copy_paste: CopyPaste | None = None,
         skip_empty: bool = False,
         seed: int = 0,
+        channels: int = 3,
     ) -> None:
         self.index, self.storage = index, storage
         self.choose_frame, self.color_jitter, self.copy_paste = choose_frame, color_jitter, copy_paste
-        self.training, self.seed = training, seed
+        self.training, self.seed, self.channels = training, seed, channels
         self.positions = np.arange(len(index))
         if skip_empty:
             self.positions = np.flatnonzero(index.object_counts())
@@ -120,7 +122,7 @@ class CocoInstances(Dataset):
         self, i: int, data: bytes, short_side: int | None, rng: np.random.Generator, onto: Frame | None = None
     ) -> Framed:
         """Image i in a frame that is drawn for it; `onto`: the frame that its objects are pasted into."""
-        image = decode_image(data, self.index.file_name(i), expected_size=tuple(self.index.sizes[i].tolist()))
+        image = decode_image(data, self.index.file_name(i), tuple(self.index.sizes[i].tolist()), self.channels)
         frame = self.choose_frame(image.shape[:2], rng, short_side)
         if self.color_jitter is not None:
             image = self.color_jitter(image, rng)
@@ -163,13 +165,13 @@ class CocoInstances(Dataset):
 def collate(images: Sequence[ImageBatch]) -> ImageBatch:
     """Join batches on the smallest common canvas whose sides are multiples of 32.
 
-    Pixels come channels-last in memory, (B, 3, H, W) in shape; padding is 0.
+    Pixels come channels-last in memory, (B, channels, H, W) in shape; padding is 0.
     """
     frames = [frame for image in images for frame in image.frames]
     height, width = pad_to_multiple(
         tuple(map(max, zip(*(frame.padded for frame in frames), strict=True))), CANVAS_MULTIPLE
     )
-    pixels = torch.zeros((len(frames), height, width, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    pixels = torch.zeros((len(frames), height, width, images[0].pixels.shape[1]), dtype=torch.uint8).permute(0, 3, 1, 2)
     start = 0
     for image in images:
         rows, columns = image.pixels.shape[-2:]

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from aggmask.data.coco import CANVAS_MULTIPLE, CocoInstances, collate
 from aggmask.data.copy_paste import CopyPaste
+from aggmask.data.decode import CHANNELS
 from aggmask.data.index import AnnotationIndex
 from aggmask.data.places import Source, Split, existing, is_found, require
 from aggmask.data.sampler import EvaluationBatches, TrainingBatches
@@ -42,6 +43,7 @@ class CocoDataModule(pl.LightningDataModule):
     Args:
         root: folder in COCO layout; may be None when `train` and `val` name everything.
         train, val: {"annotations": file, "images": folder, zip or URL}; what is None lies at its usual place in `root`.
+        channels: of the pixels: 1 (grey), 3 (RGB) or 4 (RGBA).
         batch_size: images per device.
         num_workers: loader processes per device; None: as many as there are processors, at most 8.
         short_side: pixels, or a list of which one is drawn in training.
@@ -71,6 +73,7 @@ class CocoDataModule(pl.LightningDataModule):
         root: str | None = None,
         train: Source | None = None,
         val: Source | None = None,
+        channels: int = 3,
         batch_size: int = 2,
         num_workers: int | None = None,
         short_side: int | Sequence[int] = 800,
@@ -99,8 +102,13 @@ class CocoDataModule(pl.LightningDataModule):
             raise UserError(f"data.evaluation_short_side={evaluation_short_side}: must be at least 1.")
         if not short_sides or min(short_sides) < 1 or long_side < 1 or batch_size < 1:
             raise UserError(f"data: short_side={short_side}, {long_side=} and {batch_size=} must be at least 1.")
+        if channels not in CHANNELS:
+            raise UserError(
+                f"model.backbone.in_chans (data.channels) = {channels}: pictures have 1 (grey), 3 (RGB) or 4 (RGBA)."
+            )
         self.root = None if root is None else Path(root).expanduser()
         self.train, self.val = Split.of("train", train, self.root), Split.of("val", val, self.root)
+        self.channels = channels
         self.batch_size, self.num_workers = batch_size, _workers() if num_workers is None else num_workers
         self.short_sides, self.scale_per = short_sides, scale_per
         self.evaluation_resize = Resize((evaluation_short_side or max(short_sides),), long_side)
@@ -187,13 +195,16 @@ class CocoDataModule(pl.LightningDataModule):
             copy_paste=self.copy_paste,
             skip_empty=self.skip_empty,
             seed=self.seed,
+            channels=self.channels,
         )
         return _not_empty(dataset, self.train.annotations)
 
     @cached_property
     def val_dataset(self) -> CocoInstances:
         storage = open_storage(existing(self.val.images))
-        dataset = CocoInstances(self._val_index, storage, self.evaluation_resize, training=False)
+        dataset = CocoInstances(
+            self._val_index, storage, self.evaluation_resize, training=False, channels=self.channels
+        )
         return _not_empty(dataset, self.val.annotations)
 
     def train_dataloader(self) -> DataLoader:

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to its pixels, always 8-bit RGB.
+"""From the bytes of an image file to its pixels: 8-bit RGB, or grey, or RGB with transparency.
 
 Ordinary JPEG goes through simplejpeg (libjpeg-turbo: Pillow's pixels in 0.6 of the time), everything else through
 Pillow. Transparency is dropped, not composited: as with OpenCV, what training sees is the stored color, and no
@@ -15,11 +15,12 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from aggmask.errors import UserError
 
+CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's name of it
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
 
 
-def decode_image(data: bytes, name: str, expected_size: tuple[int, int] | None = None) -> np.ndarray:
-    """Pixels (H, W, 3) uint8 RGB, C-contiguous and writable, of an image file.
+def decode_image(data: bytes, name: str, expected_size: tuple[int, int] | None = None, channels: int = 3) -> np.ndarray:
+    """Pixels (H, W, channels) uint8, C-contiguous and writable, of an image file.
 
     An EXIF rotation is applied, as viewers do, unless only the stored picture has the expected size: then the
     annotations were made on the picture as stored.
@@ -28,6 +29,7 @@ def decode_image(data: bytes, name: str, expected_size: tuple[int, int] | None =
         data: the whole file.
         name: of the file, for messages.
         expected_size: (height, width) the annotation file gives.
+        channels: 3: RGB. 1: grey, of colors their luma. 4: RGB and opacity, 255 where the file says nothing of it.
 
     Raises:
         UserError: not an image, damaged, too large, or of another size than expected in either reading.
@@ -38,7 +40,9 @@ def decode_image(data: bytes, name: str, expected_size: tuple[int, int] | None =
         orientation = _orientation(data)
         stored = _decode_jpeg(data)
         if stored is None:
-            stored = _decode_other(data, orientation)
+            stored = _decode_other(data, orientation, channels)
+        elif channels != 3:
+            stored = _pixels(Image.fromarray(stored), channels)
     except Exception as error:  # on damaged files decoders raise nearly anything
         reason = "it is in no image format" if isinstance(error, UnidentifiedImageError) else error
         raise UserError(
@@ -116,23 +120,24 @@ def _check_size(height: int, width: int) -> None:
         raise ValueError(f"{height} x {width} are more than {MAX_PIXELS} pixels")
 
 
-def _decode_other(data: bytes, orientation: int) -> np.ndarray:
+def _decode_other(data: bytes, orientation: int, channels: int) -> np.ndarray:
     """Stored pixels (first frame) through Pillow."""
     with _open(data) as image:
         image.load()
-        pixels = _rgb(image)
+        pixels = _pixels(image, channels)
         if image.format == "TIFF":  # the one format that Pillow rotates by itself
             pixels = _rotate(pixels, {6: 8, 8: 6}.get(orientation, orientation))
     return pixels
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 of any Pillow mode."""
+def _pixels(image: Image.Image, channels: int) -> np.ndarray:
+    """(H, W, channels) uint8 of any Pillow mode."""
     if image.mode == "F" or image.mode.startswith("I"):
-        return np.repeat(_eight_bits(np.asarray(image))[..., None], 3, axis=2)
+        image = Image.fromarray(_eight_bits(np.asarray(image)))
     if image.mode in ("P", "PA"):  # by way of RGBA: a palette's transparent colors have colors, too
         image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))  # a copy: Pillow's own memory is read-only
+    # A copy: Pillow's own memory is read-only.
+    return np.array(image.convert(CHANNELS[channels])).reshape(image.height, image.width, channels)
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
@@ -146,27 +151,29 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
     return np.rint(scaled).astype(np.uint8)
 
 
-def pixels_of(image: Image.Image | np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a picture in memory; a Pillow image is turned upright by its EXIF tag.
+def pixels_of(image: Image.Image | np.ndarray, channels: int = 3) -> np.ndarray:
+    """(H, W, channels) uint8 of a picture in memory; a Pillow image is turned upright by its EXIF tag.
 
     Args:
         image: any Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): integers as stored, or floats
             in 0..1.
+        channels: see `decode_image`.
 
     Raises:
         UserError: an array of another shape, or floats outside 0..1.
     """
     if isinstance(image, Image.Image):
-        return np.ascontiguousarray(_rgb(ImageOps.exif_transpose(image)))
+        return np.ascontiguousarray(_pixels(ImageOps.exif_transpose(image), channels))
     values = np.asarray(image)
     values = values[..., None] if values.ndim == 2 else values
     if values.ndim != 3 or values.shape[-1] not in (1, 3, 4) or 0 in values.shape:
         raise UserError(f"an array of shape {values.shape} is not an image: use (H, W), (H, W, 3) or (H, W, 4)")
-    values = values[..., :3]
     if values.dtype.kind == "f":
         if not (values.min() >= 0 and values.max() <= 1):
             raise UserError(f"an image of floats must lie in 0..1, and this one in {values.min()}..{values.max()}")
         values = np.rint(values * 255).astype(np.uint8)
     elif values.dtype != np.uint8:
         values = _eight_bits(values)
-    return np.ascontiguousarray(np.repeat(values, 3, axis=2) if values.shape[-1] == 1 else values)
+    if values.shape[-1] == channels:
+        return np.ascontiguousarray(values)
+    return _pixels(Image.fromarray(values.squeeze(-1) if values.shape[-1] == 1 else values), channels)

@@ -83,7 +83,7 @@ class LargeScaleJitter:
 
 
 def apply_frame(image: np.ndarray, frame: Frame) -> Tensor:
-    """(H, W, 3) uint8 original -> (3, h, w) uint8 content of the frame, a channels-last view (its padding is left out).
+    """(H, W, c) uint8 original -> (c, h, w) uint8 content of the frame, a channels-last view (its padding is left out).
 
     Raises:
         ValueError: the image has another size than the frame's original.
@@ -118,8 +118,8 @@ class ColorJitter:
             raise UserError(f"color_jitter: values must be >= 0 and hue in 0..0.5, got {self}.")
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(H, W, 3) uint8 -> the same shape and type."""
-        pixels = _channels_first(image)
+        """(H, W, 1, 3 or 4) uint8 -> the same shape and type. Opacity stays, and grey has no saturation nor hue."""
+        pixels = _channels_first(image[..., :3])
         shares = rng.uniform(-1, 1, size=4)
         adjustments: list[tuple[Callable, float, float]] = [
             (F.adjust_brightness, self.brightness, 1.0),
@@ -134,9 +134,10 @@ class ColorJitter:
                 low = max(0.0, middle - reach) if middle else -reach
                 factor = low + (shares[i] + 1) / 2 * (middle + reach - low)
                 pixels = adjust(pixels, float(factor))
-        return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+        jittered = pixels.permute(1, 2, 0).numpy()
+        return np.ascontiguousarray(np.concatenate([jittered, image[..., 3:]], 2) if image.shape[2] > 3 else jittered)
 
 
 def _channels_first(image: np.ndarray) -> Tensor:
-    """(H, W, 3) array -> (3, H, W) view of it; of a copy where the array is read-only, which torch cannot hold."""
+    """(H, W, c) array -> (c, H, W) view of it; of a copy where the array is read-only, which torch cannot hold."""
     return torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)

@@ -1,33 +1,36 @@
-"""Any timm network that gives features at strides 4, 8, 16 and 32 (method.md section 1)."""
+"""Any timm network that gives features at strides 4, 8, 16 and 32 (method.md section 1), or at one from which they
+can be made."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from aggmask.errors import UserError
-
-_STRIDES = [4, 8, 16, 32]
+from aggmask.model.layers import freeze, layer_depths, whole
+from aggmask.model.timm_net import has_channels_last, make_net
+from aggmask.model.vit_pyramid import STRIDES, SimplePyramid
 
 
 class TimmBackbone(nn.Module):
-    """C2..C5 of a timm model.
+    """C2..C5 of a timm model; of a plain vision transformer through a simple feature pyramid.
 
     Args:
         name: timm's name of the network; `resnet101.tv_in1k` has the weights that the published models start from.
         pretrained: load the weights that the name stands for, from the hub or its local cache.
-        weights: a local file with the network's weights instead (.pth, .safetensors; timm's or torchvision's names).
-        frozen_stages: 1: the stem and the first stage are not trained, 2: the second neither, ...
+        weights: the network's weights from elsewhere: a local file (.pth, .safetensors; timm's or torchvision's
+            names), or `package:efficientnet-lite0` (ImageNet, for `tf_efficientnet_lite0`).
+        in_chans: channels of the pictures; timm adapts pretrained weights of three.
+        frozen_stages: 1: the stem and the first stage are not trained, 2: the second neither, ...; see `layers.freeze`.
         frozen_norm: every BatchNorm keeps its running statistics while training.
+        grad_checkpointing: keep less for the backward pass and compute it again: less memory, more time. A BatchNorm
+            that is not frozen takes each batch into its running statistics twice.
 
     Raises:
-        UserError: an unknown name, a network without these strides, weights that cannot be had or do not fit.
+        UserError: an unknown name, a network without these strides, or one that cannot do what is asked; weights that
+            cannot be had or do not fit.
     """
 
     def __init__(
@@ -35,28 +38,31 @@ class TimmBackbone(nn.Module):
         name: str,
         pretrained: bool = True,
         weights: str | None = None,
+        in_chans: int = 3,
         frozen_stages: int = 1,
         frozen_norm: bool = True,
+        grad_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.net = _create(name, pretrained, weights)
-        strides = self.net.feature_info.reduction()
-        if strides != _STRIDES:
-            raise UserError(f"model.backbone.name={name}: features at strides {strides}, but {_STRIDES} are needed")
+        self.name, self.in_chans, self.frozen_norm = name, in_chans, frozen_norm
+        self.net = make_net(name, in_chans, pretrained, weights)
+        self.channels_last = has_channels_last(self.net, name, in_chans)
         self.channels: list[int] = self.net.feature_info.channels()
-        self.channels_last = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")  # Swin and its kin
-        self.frozen_norm = frozen_norm
-        self.frozen = _stages(self.net, frozen_stages)
-        for module in self.frozen:
-            module.requires_grad_(False)
-        config = self.net.pretrained_cfg if hasattr(self.net, "pretrained_cfg") else {}
-        self.register_buffer("mean", _per_channel(config.get("mean", (0.485, 0.456, 0.406))), persistent=False)
-        self.register_buffer("std", _per_channel(config.get("std", (0.229, 0.224, 0.225))), persistent=False)
+        self.pyramid: nn.Module = nn.Identity()
+        if len(self.channels) < len(STRIDES):
+            self.pyramid = SimplePyramid(self.channels[-1], self.net.feature_info.reduction()[-1])
+            self.channels = self.pyramid.channels
+        self.frozen = freeze(self.net, frozen_stages)
+        if grad_checkpointing:
+            self._checkpoint_gradients()
+        config = self.net.pretrained_cfg
+        self.register_buffer("mean", _per_channel(config["mean"], in_chans), persistent=False)
+        self.register_buffer("std", _per_channel(config["std"], in_chans), persistent=False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) normalized -> [(B, c_i, H / s, W / s) for s in 4, 8, 16, 32]."""
+        """(B, in_chans, H, W) normalized -> [(B, c_i, H / s, W / s) for s in 4, 8, 16, 32]."""
         features = self.net(images)
-        return [f.permute(0, 3, 1, 2) for f in features] if self.channels_last else features
+        return self.pyramid([f.permute(0, 3, 1, 2) for f in features] if self.channels_last else features)
 
     def train(self, mode: bool = True) -> TimmBackbone:
         super().train(mode)
@@ -68,78 +74,22 @@ class TimmBackbone(nn.Module):
                     module.eval()
         return self
 
+    def layer_depths(self) -> dict[nn.Parameter, int]:
+        """Layers between each parameter of the timm network and its end, from 1; see `layers.layer_depths`."""
+        return layer_depths(self.net, self.name)
 
-def _per_channel(values: Sequence[float]) -> Tensor:
-    """0..1 statistics -> (3, 1, 1) in 0..255."""
+    def _checkpoint_gradients(self) -> None:
+        switch = getattr(self.net, "set_grad_checkpointing", getattr(whole(self.net), "set_grad_checkpointing", None))
+        try:
+            switch(True)
+        except (TypeError, AssertionError, NotImplementedError) as error:
+            raise UserError(
+                f"model.backbone.grad_checkpointing: {self.name} has no gradient checkpointing; use false"
+            ) from error
+
+
+def _per_channel(values: Sequence[float], in_chans: int) -> Tensor:
+    """0..1 statistics of red, green, blue -> (in_chans, 1, 1) in 0..255; as timm adapts weights: grey takes their mean,
+    further channels begin with red again."""
+    values = [sum(values) / len(values)] if in_chans == 1 else [values[i % len(values)] for i in range(in_chans)]
     return torch.tensor(values).view(-1, 1, 1) * 255
-
-
-def _create(name: str, pretrained: bool, weights: str | None) -> nn.Module:
-    if not timm.is_model(name):
-        known = timm.list_models(pretrained=True) + timm.list_models()
-        close = difflib.get_close_matches(name, known, 3)
-        hint = f"; did you mean {', '.join(close)}?" if close else "; timm.list_models() has them all"
-        raise UserError(f"model.backbone.name={name}: timm has no such network{hint}")
-    overlay = {"pretrained_cfg_overlay": {"file": str(_checked(name, weights))}} if weights else {}
-    try:
-        return _features(name, pretrained=bool(pretrained or weights), **overlay)
-    except Exception as error:
-        if weights or not pretrained:
-            raise UserError(f"model.backbone.name={name}: {error}") from error
-        raise UserError(
-            f"model.backbone.name={name}: its weights could not be downloaded ({type(error).__name__}). Without a "
-            "network, give a local file with model.backbone.weights=FILE, or train from random weights with "
-            "model.backbone.pretrained=false model.backbone.frozen_stages=0 model.backbone.frozen_norm=false"
-        ) from error
-
-
-def _features(name: str, **options: Any) -> nn.Module:
-    """timm's feature extractor for the last four stages."""
-    options |= {"features_only": True, "out_indices": (-4, -3, -2, -1)}
-    try:
-        return timm.create_model(name, strict_img_size=False, **options)  # Swin: pictures of any size
-    except TypeError:
-        return timm.create_model(name, **options)
-
-
-def _checked(name: str, weights: str) -> Path:
-    """The path of a weight file that fits the network.
-
-    timm loads a feature extractor with strict=False, which would let a file of another network pass in silence.
-    """
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        raise UserError(f"model.backbone.weights={weights}: there is no such file")
-    try:
-        given = timm.models.load_state_dict(str(path), weights_only=True)
-    except Exception as error:
-        raise UserError(f"model.backbone.weights={weights}: not a readable weight file ({error})") from error
-    full = timm.create_model(name, num_classes=0)
-    if filter_fn := getattr(__import__(type(full).__module__, fromlist=["_"]), "checkpoint_filter_fn", None):
-        given = filter_fn(given, full)
-    for key, value in full.state_dict().items():
-        if key not in given and not key.endswith("num_batches_tracked"):
-            raise UserError(f"model.backbone.weights={weights}: has no '{key}', which {name} needs")
-        if key in given and given[key].shape != value.shape:
-            shapes = f"{tuple(given[key].shape)}, and {name} has {tuple(value.shape)}"
-            raise UserError(f"model.backbone.weights={weights}: '{key}' has the shape {shapes}")
-    return path
-
-
-def _stages(net: nn.Module, count: int) -> list[nn.Module]:
-    """The modules that run before the end of stage `count`: stem and stage 1 for 1."""
-    if not count:
-        return []
-    name = net.feature_info.module_name()[count - 1]
-    outer, _, inner = name.partition(".")
-    children = dict(net.named_children())
-    if (flat := name.replace(".", "_")) in children:
-        return _until(children, flat)
-    if outer in children and inner in (stages := dict(children[outer].named_children())):  # EfficientNet, MobileNet
-        return [*_until(children, outer)[:-1], *_until(stages, inner)]
-    raise UserError(f"model.backbone.frozen_stages={count}: this network cannot be frozen in part; use 0")
-
-
-def _until(modules: Mapping[str, nn.Module], last: str) -> list[nn.Module]:
-    """The modules from the first to the one named `last`."""
-    return list(modules.values())[: list(modules).index(last) + 1]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from aggmask.errors import UserError
 from aggmask.geometry.frame import content_mask
 from aggmask.geometry.grid import make_levels
 from aggmask.model.backbone import TimmBackbone
@@ -54,10 +55,19 @@ class Segmenter(nn.Module):
             compile_dense(self, compile)
 
     def forward(self, images: Tensor) -> list[LevelOutput]:
-        """(B, 3, H, W) normalized, H and W divisible by 32 -> the head's outputs, one a level."""
+        """(B, in_chans, H, W) normalized, H and W divisible by 32 -> the head's outputs, one a level."""
         return self.head(self.fpn(self.backbone(images.to(memory_format=self.memory_format))))
 
     def normalize(self, batch: ImageBatch) -> Tensor:
-        """Pixels 0..255 -> (B, 3, H, W) normalized; the canvas around each image is 0, as in the published code."""
+        """Pixels 0..255 -> (B, in_chans, H, W) normalized; the canvas around each image is 0, as in the published code.
+
+        Raises:
+            UserError: pictures with another number of channels.
+        """
+        if batch.pixels.shape[1] != self.backbone.in_chans:
+            raise UserError(
+                f"pictures of {batch.pixels.shape[1]} channels (data.channels), but the network takes "
+                f"model.backbone.in_chans={self.backbone.in_chans}; leave data.channels to follow it"
+            )
         pixels = (batch.pixels - self.backbone.mean) / self.backbone.std
         return pixels * content_mask(batch.frames, pixels.device)

