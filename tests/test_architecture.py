@@ -25,6 +25,7 @@ ROOMS = {
     "checkpoints": 2,
     "training": 3,  # the Lightning module and what hangs on it
     "predictor": 3,
+    "accounting": 3,
     "assembly": 4,
 }
 ONE_ROOM = {"lit_module": "training", "optim": "training", "callbacks": "training"}

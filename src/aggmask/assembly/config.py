@@ -86,9 +86,7 @@ def check(cfg: DictConfig, command: str) -> None:
     Raises:
         UserError: names each key and what would be valid.
     """
-    primary = OmegaConf.load(Path(conf_dir(), f"{command}.yaml"))
-    groups = [str(next(iter(entry))) for entry in primary.get("defaults", []) if isinstance(entry, DictConfig)]
-    known = {*map(str, primary), *groups} - {"defaults", "hydra"}
+    known = _known_keys(command)
     problems = [_unknown(str(key), "the configuration", known) for key in cfg if key not in known]
     problems += [
         f"say {key}=...; `python -m aggmask.{command} --help` shows how"
@@ -98,6 +96,18 @@ def check(cfg: DictConfig, command: str) -> None:
     problems += _problems(cfg, "")
     if problems:
         raise UserError("\n".join(problems))
+
+
+def _known_keys(command: str) -> set[str]:
+    """The keys at the top of `conf/<command>.yaml`, with those of the commands that it starts from."""
+    primary = OmegaConf.load(Path(conf_dir(), f"{command}.yaml"))
+    known = {str(key) for key in primary} - {"defaults", "hydra"}
+    for entry in primary.get("defaults", []):
+        if isinstance(entry, DictConfig):
+            known.add(str(next(iter(entry))))
+        elif entry != "_self_":
+            known |= _known_keys(entry)
+    return known - {"hydra"}
 
 
 def _problems(node: Any, path: str) -> Iterator[str]:

@@ -1,0 +1,110 @@
+"""Summary: `python -m aggmask.summary experiment=NAME [beside=NAME]`: what a model needs, before it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+
+from aggmask.assembly.command import run_command
+from aggmask.assembly.config import check, conf_dir, plain, register_resolvers, suggest
+from aggmask.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from aggmask.accounting.table import Summary
+
+register_resolvers()
+
+_MULTIPLE = 32  # the coarsest stride of the backbone
+
+
+def summarize(config: Mapping[str, Any], name: str) -> Summary:
+    """Counts and forecast of one configuration; nothing is computed and nothing downloaded.
+
+    Args:
+        config: plain content of `conf/summary.yaml`.
+        name: of the model, for the table.
+
+    Raises:
+        UserError: a size, a batch or a number of cells that makes no sense.
+    """
+    import torch
+
+    from aggmask.accounting.flops import count
+    from aggmask.accounting.memory import forecast
+    from aggmask.accounting.table import Summary
+    from aggmask.assembly.build import build
+
+    size = _checked(config)
+    model = {**config["model"], "backbone": {**config["model"]["backbone"], "pretrained": False, "weights": None}}
+    with torch.device("meta"):
+        segmenter = build({**model, "compile": None}, num_classes=config["classes"])
+    levels = len(segmenter.head.levels)
+    training, candidates = ([config["cells"][use] / levels] * levels for use in ("training", "inference"))
+    kept = 2 if "Adam" in config["optim"]["optimizer"]["_target_"] else 1
+    decoder = config["decoder"]
+    memory = forecast(
+        segmenter, size, config["batch"], training, candidates, kept, decoder["chunk"], decoder["nms_pre"]
+    )
+    return Summary(name, count(segmenter, size), memory, training, candidates)
+
+
+def _checked(config: Mapping[str, Any]) -> tuple[int, int]:
+    """The network's input size, rounded up to what the network takes."""
+    size = config["size"]
+    if not isinstance(size, list) or len(size) != 2 or any(not isinstance(s, int) or s < 1 for s in size):
+        raise UserError(f"size={size}: say height and width of the network's input in pixels, as size=[800,1344]")
+    for key, value in (("batch", config["batch"]), ("classes", config["classes"])):
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"{key}={value}: must be 1 or more")
+    for use, cells in config["cells"].items():
+        if use not in ("training", "inference") or not isinstance(cells, int) or cells < 0:
+            raise UserError(f"cells.{use}={cells}: cells.training and cells.inference are 0 or more")
+    return tuple(-(-s // _MULTIPLE) * _MULTIPLE for s in size)
+
+
+def _experiments() -> list[str]:
+    return sorted(path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml"))
+
+
+def _beside(cfg: DictConfig) -> DictConfig:
+    """The same command with the other experiment."""
+    from hydra import compose
+    from hydra.core.hydra_config import HydraConfig
+
+    if cfg.beside not in _experiments():
+        raise UserError(f"beside={cfg.beside}: there is no such experiment{suggest(cfg.beside, _experiments())}")
+    others = [o for o in HydraConfig.get().overrides.task if not o.startswith(("experiment=", "beside="))]
+    return compose("summary", overrides=[f"experiment={cfg.beside}", *others])
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="summary")
+def _main(cfg: DictConfig) -> None:
+    from aggmask.accounting.table import render
+
+    check(cfg, "summary")
+    if cfg.name is None:
+        raise UserError(f"say which model: experiment=NAME with one of {', '.join(_experiments())}")
+    summaries = [summarize(plain(cfg), str(cfg.name))]
+    if cfg.beside is not None:
+        summaries.append(summarize(plain(_beside(cfg)), cfg.beside))
+    size = _checked(plain(cfg))
+    print(
+        f"{size[0]} x {size[1]} pixels, {cfg.batch} images, {cfg.cells.training} positive cells and "
+        f"{cfg.cells.inference} candidate cells an image. One multiply-add is 2 operations; parameters in millions.\n"
+        "dense: the published formulation, all cells; training, inference: a forward pass that computes asked cells.\n"
+    )
+    print(render(summaries))
+
+
+def main() -> None:
+    """Entry point of `python -m aggmask.summary` and `aggmask-summary`."""
+    run_command(_main)
+
+
+if __name__ == "__main__":
+    main()
