@@ -6,7 +6,6 @@ A checkpoint names what to build, so only names of this package are taken from o
 from __future__ import annotations
 
 import inspect
-import pickle
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -18,6 +17,7 @@ from hydra.utils import get_class, instantiate
 
 from aggmask.assembly.config import suggest
 from aggmask.callbacks.sync_norms import SyncNorms
+from aggmask.checkpoints.reading import read_file
 from aggmask.data.transforms import Resize
 from aggmask.errors import UserError
 from aggmask.lit_module import SegmentationModule
@@ -84,16 +84,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, not a checkpoint of this package, or one that names code of others.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserError(f"checkpoint={path}: there is no such file")
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"checkpoint={path}: not a checkpoint, or a damaged one ({type(error).__name__})") from error
+    return _own(read_file(path), path)
+
+
+def _own(content: Any, path: str | Path) -> dict[str, Any]:
     recipe = content.get("hyper_parameters") if isinstance(content, dict) else None
     if not isinstance(recipe, dict) or "format" not in recipe or "state_dict" not in content:
-        raise UserError(f"checkpoint={path}: was not written by aggmask (it has no recipe of the model)")
+        raise UserError(
+            f"checkpoint={path}: was not written by aggmask (it has no recipe of the model); a published "
+            "checkpoint of SOLO, SOLOv2 or AggMask is converted by python -m aggmask.convert"
+        )
     if recipe["format"] > FORMAT:
         raise UserError(
             f"checkpoint={path}: format {recipe['format']} is newer than this aggmask, which reads {FORMAT}"
@@ -113,7 +113,10 @@ def load_module(path: str | Path, overrides: Mapping[str, Mapping[str, Any]] | N
     Raises:
         UserError: see `read_checkpoint`; a key that a part does not have.
     """
-    content = read_checkpoint(path)
+    return _module_of(read_checkpoint(path), overrides)
+
+
+def _module_of(content: dict[str, Any], overrides: Mapping[str, Mapping[str, Any]] | None = None) -> SegmentationModule:
     recipe = content["hyper_parameters"]
     recipe["model"]["backbone"].update(pretrained=False, weights=None)  # they come with the checkpoint
     recipe["model"].update(compile=None)  # what compiles where the training ran may not do so here
@@ -132,18 +135,27 @@ def load(
     device: str | torch.device | None = None,
     short_side: int | None = None,
     long_side: int | None = None,
+    trust_pickle: bool = False,
+    **published: Any,
 ) -> Predictor:
     """A trained model for pictures.
 
     Args:
-        checkpoint: file that training wrote.
+        checkpoint: file that training wrote, or a published checkpoint of SOLO, SOLOv2 or AggMask.
         device: by default a GPU if there is one.
         short_side, long_side: size of the network's input, pixels; by default as in the checkpoint's evaluation.
+        trust_pickle: run whatever code the file names; by default a file that names any is refused.
+        published: what the weights of a published checkpoint do not tell; see `assembly.published.from_published`.
 
     Raises:
-        UserError: see `read_checkpoint`.
+        UserError: see `read_checkpoint` and `assembly.published.from_published`.
     """
-    module = load_module(checkpoint)
+    from aggmask.assembly.published import from_published  # which builds on this file
+
+    content = read_file(checkpoint, trust_pickle)
+    if not isinstance(content, dict) or "hyper_parameters" not in content:
+        content = from_published(content, str(checkpoint), **published)
+    module = _module_of(_own(content, checkpoint))
     data = module.hparams["data"]
     sides = short_side or data.get("evaluation_short_side") or data["short_side"]
     resize = Resize((sides if isinstance(sides, int) else max(sides),), long_side or data["long_side"])

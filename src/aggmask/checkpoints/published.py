@@ -68,7 +68,10 @@ _FIELDS = {
 _LEAVES = f"weight|bias|running_mean|running_var|{BATCH_COUNTER}"
 _ELSEWHERE = (  # what is known and has no place here
     (r"conv\d?_offset|offset_conv", "deformable convolutions (the DCN variants) are not part of this package"),
-    (r"ins_convs_[xy]|dsolo_ins_list|mask_convs_[xy]|conv_mask_list_[xy]", "Decoupled SOLO is not part of this package"),
+    (
+        r"ins_convs_[xy]|dsolo_ins_list|mask_convs_[xy]|conv_mask_list_[xy]",
+        "Decoupled SOLO is not part of this package",
+    ),
     (r"^backbone\.fc\.", "a backbone's classifier is no part of a segmenter; delete it from the file if it is there"),
     (r"^(rpn_head|roi_head)\.", "a detector with region proposals is none of SOLO, SOLOv2 and AggMask"),
 )

@@ -1,0 +1,76 @@
+"""Checkpoint files of any origin -> plain content, or a message that says what the file is instead."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aggmask.checkpoints.published import is_published
+from aggmask.errors import UserError
+
+_DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, TypeError, IndexError)
+
+
+def read_file(path: str | Path, trust_pickle: bool = False, key: str = "checkpoint") -> Any:
+    """What torch.save wrote, on the CPU.
+
+    Args:
+        trust_pickle: run whatever code the file names; otherwise plain containers and tensors only.
+        key: how the user named the file, for messages.
+
+    Raises:
+        UserError: no such file, not a checkpoint, a damaged one, or one that holds more than plain values.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"{key}={path}: there is no such file")
+    try:
+        return torch.load(file, map_location="cpu", weights_only=not trust_pickle)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"{key}={path}: names code that is not installed ({error}). Install it, or where it is, write the weights "
+            "alone: torch.save({'state_dict': torch.load(FILE, weights_only=False)['state_dict']}, NEW)"
+        ) from error
+    except _DAMAGED as error:
+        if isinstance(error, pickle.UnpicklingError) and "Unsupported global" in str(error):
+            named = str(error).partition("GLOBAL ")[2].split(" ")[0]
+            raise UserError(
+                f"{key}={path}: holds more than plain values and tensors ({named}), and reading that runs code which "
+                "the file names. If you trust its source, say trust_pickle=true"
+            ) from error
+        raise UserError(f"{key}={path}: not a checkpoint, or a damaged one ({type(error).__name__})") from error
+
+
+def published_weights(content: Any, where: str) -> dict[str, Tensor]:
+    """The published model's weights in a file's content.
+
+    Raises:
+        UserError: there are none; says what is there.
+    """
+    names = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(names, Mapping) or not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{where}: holds a {type(content).__name__} and no weights under the key 'state_dict'")
+    if is_published(names):
+        bad = next((name for name, value in names.items() if not isinstance(value, Tensor)), None)
+        if bad is not None:
+            raise UserError(f"{where}: '{bad}' is no tensor")
+        return {name.removeprefix("module."): value for name, value in names.items()}
+    raise UserError(
+        f"{where}: {_what_else(names)}. Checkpoints of SOLO, SOLOv2 and AggMask have bbox_head. or mask_head."
+    )
+
+
+def _what_else(content: Mapping[str, Any]) -> str:
+    first = next(iter(content))
+    if isinstance(content.get("model"), Mapping):
+        return "has its weights under 'model', as Detectron2's checkpoints do, whose names are others"
+    if {"conv1.weight", "layer1.0.conv1.weight"} <= content.keys():
+        return "is a ResNet alone (model.backbone.weights=FILE trains from one)"
+    if "optimizer" in content or "param_groups" in content:
+        return "holds the state of an optimizer and no weights"
+    return f"is no published checkpoint (its first key is '{first}')"

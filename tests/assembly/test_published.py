@@ -1,0 +1,190 @@
+"""Published checkpoints become models that compute what the golden heads compute, and go back bit for bit."""
+
+import logging
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import aggmask
+from aggmask.assembly.build import PARTS, build, load, load_module
+from aggmask.assembly.config import plain
+from aggmask.assembly.published import as_published, from_published
+from aggmask.checkpoints.published import BATCH_COUNTER
+from aggmask.data.coco import collate
+from aggmask.data.coco_categories import COCO_CATEGORIES
+from aggmask.data.transforms import Resize, apply_frame
+from aggmask.errors import UserError
+from aggmask.structures import ImageBatch
+from tests.checkpoints.make_published import published_model
+from tests.golden_case import KINDS, GoldenCase, golden_files
+from tests.runs import composed
+
+PICTURE = (np.indices((64, 96)).sum(0)[..., None] * [2, 3, 5] % 256).astype(np.uint8)
+
+
+@pytest.fixture(scope="module", params=golden_files(*KINDS), ids=lambda path: path.stem)
+def case(request) -> GoldenCase:
+    return GoldenCase(request.param)
+
+
+def families(case: GoldenCase) -> tuple[str, ...]:
+    return ("first",) if case.meta["kind"].startswith("agg") else ("first", "later")
+
+
+def grids(case: GoldenCase) -> dict[str, list[int]]:
+    return {"grids": [v.grid for v in case.levels], "mask_grids": [v.mask_grid for v in case.levels]}
+
+
+def same(found: dict, expected: dict) -> None:
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+def test_golden_checkpoint_detects_what_its_parts_detect(case, tmp_path):
+    for family in families(case):
+        weights, net, fpn = published_model(case, family)
+        torch.save({"meta": {"CLASSES": tuple("abcde")}, "state_dict": weights}, tmp_path / "model.pth")
+        model = load(tmp_path / "model.pth", "cpu", short_side=64, long_side=96, **grids(case))
+        frame = Resize((64,), 96)(PICTURE.shape[:2], np.random.default_rng(0))
+        batch = collate([ImageBatch(apply_frame(PICTURE, frame)[None], [frame], [0])])
+        with torch.no_grad():
+            outputs = case.head(fpn(net(model.segmenter.normalize(batch))))
+            by_hand = model.decoder(outputs, batch.pixels.shape[-2:])[0]
+            ours = model.decoder(model.segmenter(model.segmenter.normalize(batch)), batch.pixels.shape[-2:])[0]
+        assert len(ours)
+        assert torch.equal(ours.scores, by_hand.scores)
+        assert torch.equal(ours.labels, by_hand.labels)
+        assert torch.equal(ours.masks, by_hand.masks)
+        found = model.predict(PICTURE)[0]
+        assert torch.equal(found.scores, by_hand.scores)
+        assert [category.name for category in model.categories] == list("abcde")
+
+
+def test_golden_round_trip_is_exact(case):
+    for family in families(case):
+        weights = published_model(case, family)[0]
+        ours = from_published({"state_dict": weights}, "model.pth", **grids(case))
+        back = as_published(ours)
+        same(back["state_dict"], weights)
+        again = from_published(back, "model.pth", **grids(case))
+        same(again["state_dict"], ours["state_dict"])
+        assert again["hyper_parameters"] == ours["hyper_parameters"]
+        bare = {name: value for name, value in weights.items() if not name.endswith(BATCH_COUNTER)}
+        without = from_published(bare, "model.pth", **grids(case))  # no counters, no key state_dict
+        same(without["state_dict"], ours["state_dict"])
+        same(as_published(without)["state_dict"], bare)
+
+
+def some_case(kind: str) -> GoldenCase:
+    return GoldenCase(golden_files(kind)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("backbone.fc.weight", torch.zeros(1), r"'backbone.fc.weight' has no place.*classifier"),
+        ("backbone.layer2.0.conv2.conv_offset.weight", torch.zeros(1), r"conv_offset.*deformable"),
+        ("bbox_head.dsolo_ins_list_x.0.weight", torch.zeros(1), r"Decoupled SOLO"),
+        ("bbox_head.ins_convs.2.conv.bias", torch.zeros(1), r"ins_convs.2.conv.bias' has no place"),
+        ("bbox_head.cate_convs.1.conv.weight", torch.zeros(32, 32, 5, 5), r"cate_convs.1.conv.weight' is \(32, 32, 5"),
+        ("bbox_head.solo_ins_list.1.weight", torch.zeros(50, 32, 1, 1), "level 1 has kernels for 50 .* no square"),
+        ("neck.fpn_convs.1.conv.bias", None, r"lacks 'neck.fpn_convs.1.conv.bias'"),
+        ("bbox_head.solo_cate.weight", None, "head.category.classifier.weight"),
+        ("backbone.layer3.1.conv1.weight", None, "no ResNet-18"),
+    ],
+)
+def test_what_has_no_place_is_named(name, value, said):
+    case = some_case("solo")
+    weights = published_model(case)[0]
+    weights[name] = value
+    weights = {name: value for name, value in weights.items() if value is not None}
+    with pytest.raises(UserError, match=f"model.pth: .*{said}"):
+        from_published({"state_dict": weights}, "model.pth", **grids(case))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "file", "expected"),
+    [
+        ("solo_r50", "m", "solo_r50"),
+        ("solo_r101_agg_interp", "m", "solo_r101_agg_interp"),
+        ("solo_r101_agg_bigcls", "r101_bigcls_3x", "solo_r101_agg_bigcls"),
+        ("solov2_light_r34", "m", "solov2_light_r34"),
+        ("solov2_r50_agg", "m", "solov2_r50_agg"),
+        ("solov2_r101_agg_interp", "m", "solov2_r101_agg_interp"),
+        ("solov2_r101_agg_bigcls60", "agg_bigcls60", "solov2_r101_agg_bigcls60"),
+    ],
+)
+def test_the_weights_of_a_published_model_lead_to_its_experiment(experiment, file, expected):
+    cfg = composed(f"experiment={experiment}")
+    wanted = {part: plain(cfg[part]) for part in PARTS}
+    wanted["model"]["backbone"]["pretrained"] = False
+    weights = build(wanted["model"], num_classes=80).state_dict()
+    content = {
+        "state_dict": {f"segmenter.{n}": v for n, v in weights.items()},
+        "hyper_parameters": {**wanted, "categories": [[c.id, c.name] for c in COCO_CATEGORIES]},
+    }
+    recipe = from_published(as_published(content), file)["hyper_parameters"]
+    assert {part: recipe[part] for part in PARTS} == wanted
+    assert recipe["categories"] == [[c.id, c.name] for c in COCO_CATEGORIES]
+
+
+def test_category_grids_are_asked_for(caplog):
+    case = some_case("agg")
+    weights = published_model(case)[0]
+    with pytest.raises(UserError, match="do not tell the category grids"):
+        from_published(weights, "model.pth")
+    with pytest.raises(UserError, match="4 levels; published models have 5"):
+        from_published(weights, "model.pth", grids=[8, 7, 6, 4])
+    with pytest.raises(UserError, match="experiment=solo_r5: there is no such experiment"):
+        from_published(weights, "model.pth", experiment="solo_r5")
+    predicted = published_model(some_case("solov2"))[0]
+    with caplog.at_level(logging.WARNING):
+        content = from_published(predicted, "model.pth", categories=list("abcde"))
+    assert "do not tell the category grids: 40-36-24-16-12" in caplog.text
+    assert content["hyper_parameters"]["categories"][4] == [5, "e"]
+    with pytest.raises(UserError, match="5 classes, but 2 names"):
+        from_published(predicted, "model.pth", categories=["a", "b"])
+
+
+def test_what_was_never_published_is_not_written():
+    case = some_case("agg")
+    content = from_published(published_model(case)[0], "model.pth", **grids(case))
+    content["hyper_parameters"]["model"]["aggregation"]["residual"] = True
+    with pytest.raises(UserError, match="residual"):
+        as_published(content)
+    content["hyper_parameters"]["model"]["aggregation"]["residual"] = False
+    with pytest.raises(UserError, match=r"aggregation.*has no place"):
+        as_published(content, "later")
+
+
+def test_labels_are_in_the_order_of_coco_ids():
+    ids = [category.id for category in COCO_CATEGORIES]
+    assert ids == sorted(ids)
+    assert set(range(1, 91)) - set(ids) == {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+    named = {category.id: category.name for category in COCO_CATEGORIES}
+    assert (named[1], named[13], named[44], named[67], named[90]) == (
+        "person",
+        "stop sign",
+        "bottle",
+        "dining table",
+        "toothbrush",
+    )
+    assert len(named) == 80
+
+
+def test_the_table_of_weights_names_experiments_that_exist():
+    root = Path(__file__).parents[2]
+    rows = re.findall(r"^\|[^|]*\| `(\w+)`", (root / "docs" / "weights.md").read_text(), re.MULTILINE)
+    assert len(rows) >= 15
+    known = {path.stem for path in (root / "conf" / "experiment").glob("*.yaml")}
+    assert set(rows) <= known
+
+
+def test_load_module_says_what_to_do_with_a_published_checkpoint(tmp_path):
+    torch.save({"state_dict": {"bbox_head.x": torch.zeros(1)}}, tmp_path / "model.pth")
+    with pytest.raises(UserError, match=r"python -m aggmask\.convert"):
+        load_module(tmp_path / "model.pth")
+    assert aggmask.load is load
