@@ -12,8 +12,6 @@ from tests.data.make_coco import make_coco
 from tests.golden_case import GoldenCase, golden_files
 from tests.runs import command, composed
 
-GRIDS = [8, 7, 6, 4, 3]
-
 
 class Foreign:
     """A class that no plain file holds."""
@@ -25,7 +23,8 @@ def weights() -> dict:
 
 
 def test_there_and_back(weights, monkeypatch, capsys, tmp_path):
-    torch.save({"state_dict": weights}, tmp_path / "source.pth")
+    parallel = {f"module.{name}": value for name, value in weights.items()}
+    torch.save({"state_dict": parallel}, tmp_path / "source.pth")
     arguments = [f"source={tmp_path}/source.pth", f"output={tmp_path}/a b/model.ckpt", "categories=[a,b,c,d,e]"]
     status, said = command(monkeypatch, capsys, convert, *arguments)
     assert status == 0, said

@@ -113,7 +113,7 @@ def _configuration(
         name, cfg = first
         _set_levels(cfg, found, grids, mask_grids)
     told = found.mask_grids is not None and found.aggregation is None
-    if grids is None and not told:
+    if grids is None and experiment is None and not told:
         s = [row["grid"] for row in cfg["model"]["levels"]]
         log.warning(
             "the weights do not tell the category grids: %s, of experiment %s. If this model was trained with others, "

@@ -55,11 +55,12 @@ def published_weights(content: Any, where: str) -> dict[str, Tensor]:
     names = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(names, Mapping) or not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"{where}: holds a {type(content).__name__} and no weights under the key 'state_dict'")
+    names = {name.removeprefix("module."): value for name, value in names.items()}  # of a parallel training
     if is_published(names):
         bad = next((name for name, value in names.items() if not isinstance(value, Tensor)), None)
         if bad is not None:
             raise UserError(f"{where}: '{bad}' is no tensor")
-        return {name.removeprefix("module."): value for name, value in names.items()}
+        return names
     raise UserError(
         f"{where}: {_what_else(names)}. Checkpoints of SOLO, SOLOv2 and AggMask have bbox_head. or mask_head."
     )
