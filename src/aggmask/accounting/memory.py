@@ -3,8 +3,8 @@
 Training: weights, gradients, the optimizer's state, and every tensor that the backward pass will read. Inference:
 weights and the largest sum of maps that live at once. Both are watched on tensors without content. What the asked cells
 add is a closed formula. Not in it: the workspace of convolution kernels, the allocator's gaps, and the program itself
-(about 0.6 GB on a CPU, and CUDA's context on a GPU). Measured on a CPU, the forecast of a training step was 0.90 (AggMask
-R50, 480 x 640) and 0.97 (AggMask* R50, 320 x 480) of what the process grew by.
+(about 0.6 GB on a CPU, and CUDA's context on a GPU). Measured on a CPU, the forecast of a training step was 0.90
+(AggMask R50, 480 x 640) and 0.97 (AggMask* R50, 320 x 480) of what the process grew by.
 """
 
 from __future__ import annotations
