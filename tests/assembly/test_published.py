@@ -131,8 +131,16 @@ def test_the_weights_of_a_published_model_lead_to_its_experiment(experiment, fil
     assert recipe["categories"] == [[c.id, c.name] for c in COCO_CATEGORIES]
 
 
+def test_category_grids_are_those_of_the_masks_where_nothing_speaks_against_it(caplog):
+    case = next(c for c in map(GoldenCase, golden_files("agg")) if c.window == 5)
+    with caplog.at_level(logging.WARNING):
+        content = from_published(published_model(case)[0], "model.pth")
+    assert [row["grid"] for row in content["hyper_parameters"]["model"]["levels"]] == [v.mask_grid for v in case.levels]
+    assert "do not tell the category grids; taken: 8-7-6-4-3" in caplog.text or case.levels[0].mask_grid != 8
+
+
 def test_category_grids_are_asked_for(caplog):
-    case = some_case("agg")
+    case = next(c for c in map(GoldenCase, golden_files("agg")) if c.window == 4)
     weights = published_model(case)[0]
     with pytest.raises(UserError, match="do not tell the category grids"):
         from_published(weights, "model.pth")
@@ -143,7 +151,7 @@ def test_category_grids_are_asked_for(caplog):
     predicted = published_model(some_case("solov2"))[0]
     with caplog.at_level(logging.WARNING):
         content = from_published(predicted, "model.pth", categories=list("abcde"))
-    assert "do not tell the category grids: 40-36-24-16-12" in caplog.text
+    assert "do not tell the category grids; taken: 40-36-24-16-12" in caplog.text
     assert content["hyper_parameters"]["categories"][4] == [5, "e"]
     with pytest.raises(UserError, match="5 classes, but 2 names"):
         from_published(predicted, "model.pth", categories=["a", "b"])

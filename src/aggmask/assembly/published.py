@@ -116,10 +116,9 @@ def _configuration(
     if grids is None and experiment is None and not told:
         s = [row["grid"] for row in cfg["model"]["levels"]]
         log.warning(
-            "the weights do not tell the category grids: %s, of experiment %s. If this model was trained with others, "
+            "the weights do not tell the category grids; taken: %s. If this model was trained with others, "
             "say grids=[50,40,24,16,12], or experiment=NAME",
             "-".join(map(str, s)),
-            name,
         )
     log.info("recipe of experiment %s", name)
     _lay_over(cfg, found)
@@ -184,7 +183,7 @@ def _set_levels(
 ) -> None:
     """The user's grids, or the weights' own, in the rows of the levels."""
     window = (found.aggregation or {}).get("window")
-    if grids is None and found.aggregation is None:
+    if grids is None and window != 4:  # which needs more category cells: how many, nothing tells
         grids = found.mask_grids
     if grids is None and mask_grids is None and found.mask_grids is None:
         raise UserError("the weights do not fit the experiment's grids; say grids=[40,36,24,16,12] or other ones")
