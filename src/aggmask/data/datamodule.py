@@ -58,6 +58,7 @@ class CocoDataModule(pl.LightningDataModule):
         scale_per: "image" (as published) or "batch": for what a short side is drawn. "batch" pads less.
         seed: of order and transforms; the same on all ranks.
         cache_dir: for the annotation index; None: beside the annotations.
+        allow_outside: file names and links may lead out of the images' folder.
         prepare: called with `root` before anything is read, by one process at a time; makes the data set, and does
             nothing when it is there.
 
@@ -88,6 +89,7 @@ class CocoDataModule(pl.LightningDataModule):
         scale_per: str = "image",
         seed: int = 0,
         cache_dir: str | None = None,
+        allow_outside: bool = False,
         prepare: Callable[[Path], Any] | None = None,
     ) -> None:
         super().__init__()
@@ -119,6 +121,7 @@ class CocoDataModule(pl.LightningDataModule):
         self.copy_paste = None if copy_paste is None else _build("copy_paste", CopyPaste, copy_paste)
         self.skip_empty, self.group_by_orientation = skip_empty, group_by_orientation
         self.seed, self.cache_dir, self.prepare = seed, cache_dir, prepare
+        self.allow_outside = allow_outside
         self._resume = (0, 0)
 
     def prepare_data(self) -> None:
@@ -188,7 +191,7 @@ class CocoDataModule(pl.LightningDataModule):
     def train_dataset(self) -> CocoInstances:
         dataset = CocoInstances(
             self._train_index,
-            open_storage(existing(self.train.images)),
+            open_storage(existing(self.train.images), self.allow_outside),
             self.training_frame,
             training=True,
             color_jitter=self.color_jitter,
@@ -201,7 +204,7 @@ class CocoDataModule(pl.LightningDataModule):
 
     @cached_property
     def val_dataset(self) -> CocoInstances:
-        storage = open_storage(existing(self.val.images))
+        storage = open_storage(existing(self.val.images), self.allow_outside)
         dataset = CocoInstances(
             self._val_index, storage, self.evaluation_resize, training=False, channels=self.channels
         )
