@@ -1,10 +1,15 @@
+import base64
+import io
 import json
+import re
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from aggmask import doctor
 from aggmask.diagnosis import structure
-from tests.data.make_coco import make_coco
+from tests.data.make_coco import circle, make_coco
 from tests.nasty import pictures
 from tests.nasty.annotations import file, other
 from tests.runs import command
@@ -110,3 +115,70 @@ def test_control_characters_of_a_file_do_not_reach_the_terminal(run, tmp_path):
     _, said = run(*words)
     assert "\x1b" not in said
     assert "\\x1b]0;x" in said
+
+
+def crowded(folder):
+    """Images with twelve discs in each quarter, many more than coarse grids can tell apart."""
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    (folder / "images").mkdir(parents=True)
+    for id in range(1, 5):
+        images.append({"id": id, "file_name": f"{id}.png", "height": 96, "width": 96})
+        Image.new("RGB", (96, 96), "navy").save(folder / "images" / f"{id}.png")
+        for x, y in rng.uniform(8, 88, (60, 2)):
+            polygon = circle(x, y, 5, 12).ravel().tolist()
+            annotations.append({"id": len(annotations), "image_id": id, "category_id": 1, "segmentation": [polygon]})
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "<b>disc</b>"}]}
+    (folder / "file.json").write_text(json.dumps(content))
+    return [f"data.train.annotations={folder}/file.json", f"data.train.images={folder}/images"]
+
+
+def lost(said: str) -> tuple[float, float]:
+    """Shares of objects that are never learned: now, and with the proposal."""
+    now = re.search(r"(\d+\.\d)% of the objects are never learned", said)
+    then = re.search(r"leave (\d+\.\d)%|data set \((\d+\.\d)%\)", said)
+    return float(now[1]), float(then[1] or then[2])
+
+
+def test_proposed_words_work_when_pasted(run, tmp_path):
+    words = [*crowded(tmp_path / "crowd"), "experiment=demo"]
+    status, said = run(*words)
+    assert status == 0, said
+    now, then = lost(said)
+    assert then < now - 5
+    proposed = [line.strip().strip("'") for line in said.splitlines() if re.match(r"    '?(data|model)\.\w+=", line)]
+    assert len(proposed) == 3
+    status, said = run(*words, *proposed)
+    assert status == 0
+    assert lost(said) == (then, then)
+    assert "keep the grids" in said
+
+
+def test_each_word_about_cells_does_something(run, tmp_path):
+    words = [*crowded(tmp_path / "crowd"), "experiment=demo", "html=null"]
+    plain = run(*words)[1]
+    assert "of 240 objects in 4 of 4 images" in plain
+    assert "of 120 objects in 2 of 4 images" in run(*words, "coverage_images=2")[1]
+    assert "cells of" not in run(*words, "coverage_images=0")[1]
+    assert lost(run(*words, "data.short_side=192", "data.long_side=192")[1]) != lost(plain)
+    assert lost(run(*words, "assigner.center_fraction=0.9")[1]) != lost(plain)
+    assert not list(tmp_path.glob("*.html"))
+
+
+def test_the_page_is_one_file_with_pictures_and_without_anything_to_run(run, tmp_path):
+    words = [*crowded(tmp_path / "crowd"), "experiment=demo", "html=here/page.html"]
+    run(*words)
+    page = (tmp_path / "here" / "page.html").read_text()
+    pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    assert len(pictures) == 4
+    for picture in pictures:
+        with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+            assert np.asarray(image.convert("RGB")).reshape(-1, 3).std(0).max() > 10  # objects on plain navy
+    assert "&lt;b&gt;disc&lt;/b&gt;" in page
+    for text in ("<b>", "<script", "http://", "https://", "<link"):
+        assert text not in page
+    assert "never learned" in page
+    assert "# @package _global_" in page
+    status, said = run(*words[:-1], f"html={words[0].partition('=')[2]}/page.html")
+    assert status == 2
+    assert "cannot be written" in said

@@ -35,6 +35,7 @@ def doctor(cfg: DictConfig) -> list[Report]:
         UserError: there is nothing to look at, or a file cannot be written.
     """
     from aggmask.assembly.build import build
+    from aggmask.diagnosis.page import write_page
     from aggmask.diagnosis.repair import repaired, write_copy
     from aggmask.diagnosis.report import as_text
 
@@ -44,9 +45,11 @@ def doctor(cfg: DictConfig) -> list[Report]:
         raise UserError(f"fix={cfg.fix} is one file, but there are two to mend: say split=train or split=val.")
     reports = []
     for split in splits:
-        report = examine_split(split, data, cfg)
-        reports.append(report)
-        print(as_text(report, cfg.examples))
+        reports.append(examine_split(split, data, cfg))
+        print(as_text(reports[-1], cfg.examples))
+    if cfg.html is not None:
+        write_page(reports, cfg.html)
+        print(f"the same with pictures: {cfg.html}")
     if cfg.fix is not None:
         write_copy(repaired(reports[0].examination), cfg.fix)
         print(f"a copy without the faults: {cfg.fix}")
@@ -76,11 +79,14 @@ def chosen(data: CocoDataModule, split: str | None) -> list[Split]:
 
 def examine_split(split: Split, data: CocoDataModule, cfg: DictConfig) -> Report:
     """Annotations, images and cells of one half."""
+    from aggmask.assembly.build import build
     from aggmask.data.places import existing, is_found
     from aggmask.data.storage import open_storage
+    from aggmask.diagnosis.cells import examine_cells
     from aggmask.diagnosis.pictures import examine_pictures
     from aggmask.diagnosis.report import Report
     from aggmask.diagnosis.structure import examine_file
+    from aggmask.geometry.grid import make_levels
 
     examination = examine_file(split.annotations, _progress(f"{split.name} annotations"))
     storage = open_storage(existing(split.images), data.allow_outside) if is_found(split.images) else None
@@ -88,7 +94,19 @@ def examine_split(split: Split, data: CocoDataModule, cfg: DictConfig) -> Report
         examination.findings.add("no-images", f"data.{split.name}.images={split.images}")
     elif cfg.check_images:
         examine_pictures(examination, storage, data.num_workers, _progress(f"{split.name} images"))
-    return Report(split.name, examination)
+    report = Report(split.name, examination, experiment=cfg.name)
+    if cfg.coverage_images and examination.readable:
+        report.cells = examine_cells(
+            examination,
+            storage,
+            make_levels(plain(cfg.model.levels), cfg.model.interpolation.stride),
+            build(plain(cfg.assigner)),
+            data.evaluation_resize,
+            cfg.coverage_images,
+            data.cache_dir,
+            progress=_progress(f"{split.name} cells"),
+        )
+    return report
 
 
 def _progress(name: str) -> Any:

@@ -13,7 +13,7 @@ SQUARE = np.array([(2, 2), (12, 2), (12, 12), (2, 12)], float)
     [
         (SQUARE, False),
         (SQUARE[[0, 2, 1, 3]], True),
-        (circle(50, 50, 30, 400), False),
+        (circle(50, 50, 30, 60), False),
         (np.concatenate([SQUARE, SQUARE[:1]]), False),  # closed
         (np.repeat(SQUARE, 3, axis=0), False),
         (np.concatenate([SQUARE, SQUARE[:1], NEAR, NEAR[:1]]), False),  # a hole by a bridge

@@ -35,6 +35,11 @@ class Examination:
     findings: Findings = field(default_factory=Findings)
     repairs: Repairs = field(default_factory=Repairs)
 
+    @property
+    def readable(self) -> bool:
+        """Whether there are records at all."""
+        return not self.findings.of("no-file") + self.findings.of("too-large")
+
     def images(self) -> list[tuple[int, Image]]:
         """(position in the file, image) of those that no repair leaves out."""
         pairs = zip(self.file.positions["images"], self.file.file.images, strict=True)
