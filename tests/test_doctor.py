@@ -147,7 +147,7 @@ def test_proposed_words_work_when_pasted(run, tmp_path):
     now, then = lost(said)
     assert then < now - 5
     proposed = [line.strip().strip("'") for line in said.splitlines() if re.match(r"    '?(data|model)\.\w+=", line)]
-    assert len(proposed) == 3
+    assert len(proposed) == 4
     status, said = run(*words, *proposed)
     assert status == 0
     assert lost(said) == (then, then)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from aggmask.data.coco import CocoInstances
+from aggmask.data.coco import CocoInstances, collate
 from aggmask.data.index import AnnotationIndex
+from aggmask.data.storage import open_storage
 from aggmask.data.transforms import Resize
 from aggmask.diagnosis.coverage import (
     IN_PART,
@@ -20,6 +21,7 @@ from aggmask.diagnosis.coverage import (
 )
 from aggmask.structures import GridLevel, Objects
 from aggmask.supervision.assign import Assigner
+from tests.data.make_coco import make_coco
 from tests.small import CANVAS, disc, make_levels_of, make_objects, random_objects
 
 
@@ -70,7 +72,7 @@ def test_cells_are_those_of_training(center_fraction):
     for k, level in enumerate(levels):
         expected = []
         for objects, canvas in zip(images, canvases, strict=True):
-            owners = assigner.owners(level, objects, canvas)
+            owners = assigner.owners(*assigner.claims(level, objects, canvas), level.grid**2)
             expected += torch.bincount(owners[owners >= 0], minlength=len(objects)).tolist()
         assert found.owned[:, k].tolist() == expected
     assert (found.owned <= found.claimed).all()
@@ -90,14 +92,24 @@ def test_objects_come_from_the_data_set_at_the_size_of_evaluation(tmp_path):
     }
     (tmp_path / "file.json").write_text(json.dumps(content))
     data = CocoInstances(AnnotationIndex.open(tmp_path / "file.json"), None, Resize((20,), 90), training=True)
-    found = populate(data, Resize((20, 80), 120), np.array([1, 2]))
+    found = populate(data.index, Resize((20, 80), 120), np.array([1, 2]))
     assert found.ids.tolist() == [7, 9]
     assert found.image.tolist() == [0, 1]
     assert found.original_areas.tolist() == [64, 5]
     assert found.canvas.tolist() == [[96, 128]] * 2  # 80 x 120
     assert found.objects.boxes.tolist() == [[8, 8, 24, 24]] * 2
     assert found.objects.areas.tolist() == [256] * 2
-    assert len(populate(data, Resize((20,), 90), np.array([0])).ids) == 0
+    assert len(populate(data.index, Resize((20,), 90), np.array([0])).ids) == 0
+
+
+def test_objects_are_those_of_training(tmp_path):
+    root = make_coco(tmp_path)
+    index = AnnotationIndex.open(root / "annotations" / "instances_train2017.json")
+    data = CocoInstances(index, open_storage(root / "train2017"), Resize((64,), 160), training=True)
+    found = populate(index, Resize((64,), 160), np.arange(len(data)))
+    trained = collate([data[i] for i in range(len(data))]).objects
+    for name in ("labels", "boxes", "centers", "areas"):
+        assert torch.equal(getattr(found.objects, name), torch.cat([getattr(objects, name) for objects in trained]))
 
 
 def test_spread():

@@ -41,14 +41,14 @@ def scattered(tmp_path):
 def proposed(data: CocoInstances):
     images = np.arange(len(data.index))
     resize = input_size(data.index, images, NOW)
-    population = populate(data, resize, images)
+    population = populate(data.index, resize, images)
     return resize, population, *propose(population, resize, Assigner(), NOW)
 
 
 def test_many_small_objects_get_a_fine_grid_and_a_large_input(scattered):
     data = scattered(np.full(900, 14.0), 300, (400, 500))
     resize, population, proposal, coverage = proposed(data)
-    published = cover(populate(data, NOW, np.arange(3)), make_levels(PUBLISHED_ROWS), Assigner())
+    published = cover(populate(data.index, NOW, np.arange(3)), make_levels(PUBLISHED_ROWS), Assigner())
     assert coverage.lost.mean() < 0.7 * published.lost.mean()
     assert max(resize.short_sides) == 448  # 14 of 400 pixels become 16
     (row,) = proposal.levels  # all objects are of one size
@@ -94,6 +94,7 @@ def test_words_and_yaml_say_the_same():
     assert written.pop("defaults") == ["demo"]
     assert OmegaConf.merge(composed("experiment=demo"), written) == typed
     assert typed.model.levels == PUBLISHED_ROWS[:2]
+    assert typed.data.evaluation_short_side is None
     assert (typed.data.short_side, typed.data.long_side) == (512, 768)
     assert Proposal(None, None, PUBLISHED_ROWS).words()[0].startswith("'model.levels=")
     assert "data:" not in Proposal(None, None, PUBLISHED_ROWS).yaml(None)

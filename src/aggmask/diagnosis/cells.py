@@ -104,16 +104,16 @@ def examine_cells(
             index = AnnotationIndex.open(examination.source, cache_dir)
         data = CocoInstances(index, storage, resize, training=True)
         images = spread(len(index), most_images)
-        population = populate(data, resize, images, progress)
+        population = populate(index, resize, images, progress)
         if not len(population.ids):
             return None
         coverage = cover(population, levels, assigner)
         other = input_size(index, images, resize)
-        moved = population if other is resize else populate(data, other, images)
+        moved = population if other is resize else populate(index, other, images)
         proposal, proposed = propose(moved, other, assigner, resize)
         pictures = [] if storage is None else list(_worst(data, population, coverage, worst))
         categories = index.categories
-    return CellReport(population, len(data), resize, coverage, categories, proposal, proposed, pictures)
+    return CellReport(population, len(index), resize, coverage, categories, proposal, proposed, pictures)
 
 
 def _worst(data: CocoInstances, population: Population, coverage: Coverage, count: int) -> Iterator[Picture]:

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aggmask.data.coco import CANVAS_MULTIPLE, CocoInstances
+from aggmask.data.coco import CANVAS_MULTIPLE, MASK_STRIDE
+from aggmask.data.index import AnnotationIndex, ImageAnnotations
+from aggmask.data.raster import rasterize
 from aggmask.data.transforms import Resize
 from aggmask.diagnosis.structure import Progress
-from aggmask.geometry.frame import pad_to_multiple
+from aggmask.geometry.frame import Frame, pad_to_multiple
 from aggmask.structures import GridLevel, Objects
-from aggmask.supervision.assign import Assigner, settle
+from aggmask.supervision.assign import Assigner
 
 FATES = ("whole", "in part", "overwritten", "out of range", "too small")  # all cells claimed, some of them, none, ...
 WHOLE, IN_PART, OVERWRITTEN, OUT_OF_RANGE, TOO_SMALL = range(len(FATES))  # from the third on it is never learned
@@ -67,19 +69,19 @@ def spread(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64)) if count and most else np.arange(0)
 
 
-def populate(data: CocoInstances, resize: Resize, images: np.ndarray, progress: Progress = iter) -> Population:
+def populate(index: AnnotationIndex, resize: Resize, images: np.ndarray, progress: Progress = iter) -> Population:
     """The objects of these images (places in the index) at the size that `resize` gives; no image is read."""
     numbers, canvases, found, areas, ids = [], [], [], [], []
     no_random = np.random.default_rng(0)
     for number, i in enumerate(progress(images.tolist())):
-        size = tuple(data.index.sizes[i].tolist())
+        size = tuple(index.sizes[i].tolist())
         frame = resize(size, no_random, max(resize.short_sides))
         canvas = pad_to_multiple(frame.content, CANVAS_MULTIPLE)
-        objects = data.objects(i, frame.on_canvas(canvas))
-        annotations = data.index.annotations(i)
+        annotations = index.annotations(i)
+        objects = _objects(annotations, frame.on_canvas(canvas))
         numbers += [number] * len(objects)
         canvases += [canvas] * len(objects)
-        found.append(Objects(objects.labels, objects.boxes, objects.centers, objects.areas, {}))
+        found.append(objects)
         areas.append(annotations.areas[~annotations.crowd])
         ids.append(annotations.ids[~annotations.crowd])
     columns = ("labels", "boxes", "centers", "areas")
@@ -92,6 +94,21 @@ def populate(data: CocoInstances, resize: Resize, images: np.ndarray, progress: 
         objects=Objects(**joined, masks={}),
         original_areas=np.concatenate([np.zeros(0), *areas]),
         ids=np.concatenate([np.zeros(0, np.int64), *ids]),
+    )
+
+
+def _objects(annotations: ImageAnnotations, frame: Frame) -> Objects:
+    """The objects of an image as training sees them, also those without an area in the frame; no masks."""
+    single = np.flatnonzero(~annotations.crowd)
+    _, centers, areas = rasterize([annotations.segmentations[k] for k in single], frame, MASK_STRIDE)
+    boxes = annotations.boxes[single].copy()
+    boxes[:, 2:] += boxes[:, :2]
+    return Objects(
+        labels=torch.from_numpy(annotations.labels[single]),
+        boxes=torch.from_numpy(frame.boxes_to_network(boxes)).float(),
+        centers=torch.from_numpy(centers),
+        areas=torch.from_numpy(areas).float(),
+        masks={},
     )
 
 
@@ -113,12 +130,10 @@ def _cells(population: Population, level: GridLevel, assigner: Assigner) -> tupl
     owned = claimed.clone()
     for canvas in population.canvas.unique(dim=0).tolist():
         here = (population.canvas == torch.tensor(canvas)).all(1).nonzero()[:, 0]
-        cell, claims = assigner.claims(level, population.objects[here], tuple(canvas))
+        claimant, cell = assigner.claims(level, population.objects[here], tuple(canvas))
         images, image = population.image[here].unique(return_inverse=True)
-        cell = cell + image[:, None] * level.grid**2  # the cells of all these images in a row
-        owner = settle(cell, claims, len(images) * level.grid**2)
-        number = torch.arange(len(here))[:, None].expand_as(cell)
-        gets = torch.zeros_like(claims)
-        gets[claims] = owner[cell[claims]] == number[claims]
-        claimed[here], owned[here] = claims.sum(1), gets.sum(1)
+        cell = cell + image[claimant] * level.grid**2  # the cells of all these images in a row
+        gets = assigner.owners(claimant, cell, len(images) * level.grid**2)[cell] == claimant
+        claimed[here] = torch.bincount(claimant, minlength=len(here))
+        owned[here] = torch.bincount(claimant[gets], minlength=len(here))
     return claimed, owned

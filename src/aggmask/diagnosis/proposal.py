@@ -39,20 +39,26 @@ class Proposal:
     long_side: int | None
     levels: list[dict[str, Any]]  # rows of `model.levels`
 
+    def _sides(self) -> dict[str, Any]:
+        if self.short_side is None:
+            return {}
+        return {"short_side": self.short_side, "evaluation_short_side": "null", "long_side": self.long_side}
+
     def words(self) -> list[str]:
         """For the command line."""
         rows = ",".join("{" + ",".join(f"{key}:{value}" for key, value in row.items()) + "}" for row in self.levels)
-        sides = [f"data.short_side={self.short_side}", f"data.long_side={self.long_side}"] if self.short_side else []
+        sides = [f"data.{key}={value}" for key, value in self._sides().items()]
         return [*sides, f"'model.levels=[{rows}]'"]
 
     def yaml(self, experiment: str | None) -> str:
         """An experiment of its own, for `conf/experiment/`, on top of another one."""
         rows = ["{" + ", ".join(f"{key}: {value}" for key, value in row.items()) + "}" for row in self.levels]
+        sides = self._sides()
         return "\n".join(
             [
                 "# @package _global_",
                 *([f"defaults: [{experiment}]"] if experiment else []),
-                *([f"data: {{short_side: {self.short_side}, long_side: {self.long_side}}}"] if self.short_side else []),
+                *(["data: {" + ", ".join(f"{key}: {value}" for key, value in sides.items()) + "}"] if sides else []),
                 "model:",
                 "  levels:",
                 *(f"    - {row}" for row in rows),
