@@ -6,6 +6,7 @@ reads them here: the index of a data set stops at the first problem, `aggmask.do
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from aggmask.errors import UserError
 
 MAX_PIXELS = 178_956_970  # of an image; Pillow's own limit against decompression bombs
 LISTS = ("images", "categories", "annotations")
+
+_PIECE = 2**24  # bytes
 
 _Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_PIXELS)]
@@ -132,6 +135,7 @@ def parse_leniently(data: bytes, source: str) -> LenientFile:
 
 def _decoded(decode: Callable, data: bytes, source: str):
     try:
+        _check_text(data)
         return decode(memoryview(data)[3:] if data.startswith(b"\xef\xbb\xbf") else data)
     except msgspec.ValidationError as error:
         raise UserError(
@@ -144,6 +148,13 @@ def _decoded(decode: Callable, data: bytes, source: str):
         if b"NaN" in data or b"Infinity" in data:  # what Python's own json writes for them
             hint = "It has NaN or Infinity in it, which JSON does not know: export it without, or write null."
         raise UserError(f"{source} is not a whole JSON file ({len(data)} bytes): {error}. {hint}") from error
+
+
+def _check_text(data: bytes) -> None:
+    """Raise UnicodeDecodeError where it is not UTF-8, piece by piece: msgspec looks at what is asked for only."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(data), _PIECE):
+        decoder.decode(data[start : start + _PIECE], final=start + _PIECE >= len(data))
 
 
 def problems_of(file: File) -> Iterator[Problem]:

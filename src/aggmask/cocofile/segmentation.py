@@ -8,6 +8,7 @@ with four numbers is read as a box, and every polygon after it too).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -63,7 +64,7 @@ def mask_of(shape: Shape, height: int, width: int) -> Mask:
         return _compressed(shape, height, width)
     polygons = [part for part in shape or () if is_polygon(part)]
     for part in polygons:
-        if not -FARTHEST <= min(part) <= max(part) <= FARTHEST or any(x != x for x in part):
+        if not (math.isfinite(sum(part)) and -FARTHEST <= min(part) <= max(part) <= FARTHEST):
             raise ValueError(f"its polygon has coordinates outside of {-FARTHEST:.0e}..{FARTHEST:.0e}")
     return polygons
 

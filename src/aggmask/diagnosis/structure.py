@@ -80,8 +80,8 @@ def examine(data: bytes, source: str, progress: Progress = iter) -> Examination:
         return examination
     _problems(examination)
     _categories(examination)
-    _annotations(examination, progress)
     _image_records(examination)
+    _annotations(examination, progress)
     return examination
 
 
@@ -137,22 +137,26 @@ def _annotations(examination: Examination, progress: Progress) -> None:
     check = MaskCheck(findings, repairs)
     ids: set[int] = set()
     next_id = max((a.id for a in file.annotations), default=0) + 1
-    seen: dict[tuple, int] = {}
+    seen: dict[tuple, tuple[int, int]] = {}
     for position, a in progress(list(zip(examination.file.positions["annotations"], file.annotations, strict=True))):
         if a.id in ids:
             findings.add("repeated-annotation-id", _name(a))
             repairs.change("annotations", position, id=next_id)
             next_id += 1
         ids.add(a.id)
-        if a.image_id not in images or repairs.dropped("annotations", position):
+        if repairs.dropped("annotations", position):
             continue
-        if not check(position, a, images[a.image_id], _name(a)):
+        mended = repairs.changes.get(("annotations", position), {})
+        image_id, category_id = mended.get("image_id", a.image_id), mended.get("category_id", a.category_id)
+        if image_id not in images:
+            continue
+        if not check(position, a, images[image_id], _name(a)):
             repairs.drop("annotations", position)
             continue
-        content = a.image_id, a.category_id, bool(a.iscrowd), hash(bytes(a.segmentation))
-        if (before := seen.setdefault(content, position)) != position:
-            same = file.annotations[examination.file.positions["annotations"].index(before)]
-            findings.add("repeated-annotation", _name(a), f"the same as annotation {same.id}")
+        content = image_id, category_id, bool(a.iscrowd), hash(bytes(a.segmentation))
+        first = seen.setdefault(content, (position, a.id))
+        if first[0] != position:
+            findings.add("repeated-annotation", _name(a), f"the same as annotation {first[1]}")
             repairs.drop("annotations", position)
 
 
