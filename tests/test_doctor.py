@@ -95,6 +95,15 @@ def test_splits_and_numbers_of_examples(root, run):
     assert "... and 4 more" in said
 
 
+def test_the_embedded_data_set_draws_itself(run, tmp_path):
+    words = ["experiment=demo", "data.prepare.train_images=4", "data.prepare.val_images=2", "html=null"]
+    status, said = run(*words)
+    assert status == 0, said
+    assert "train: datasets/shapes/" in said
+    assert "val: datasets/shapes/" in said
+    assert "4 images, " in said
+
+
 def test_images_are_looked_at_unless_told_otherwise(run, tmp_path):
     pictures.write(tmp_path / "mine", lambda picture: picture.kind)
     words = [f"data.train.annotations={tmp_path}/mine/file.json", f"data.train.images={tmp_path}/mine/images"]

@@ -15,7 +15,7 @@ from aggmask.diagnosis.repair import repaired
 from aggmask.diagnosis.structure import examine
 from aggmask.errors import UserError
 from aggmask.metrics import ground_truth
-from tests.nasty.annotations import CASES, FILE, SIZE
+from tests.nasty.annotations import CASES, FILE, SIZE, file, other
 
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
@@ -71,6 +71,12 @@ def test_training_and_evaluation_see_the_same_masks(case, tmp_path):
     for one, other in zip(found, truth, strict=True):
         painted = bitmap(one, SIZE)
         np.testing.assert_array_equal(painted, coco_mask.decode(other["segmentation"]).astype(bool))
+
+
+def test_a_record_that_cannot_be_written_again_is_named():
+    data = file({**other(bbox=[0, 0, 1, 1]), "note": 0}).replace(b'"note": 0', b'"note": 1e999')
+    with pytest.raises(UserError, match=r"file\.json: annotations\[1\].*out of range"):
+        repaired(examine(data, "file.json"))
 
 
 def test_nothing_was_run():

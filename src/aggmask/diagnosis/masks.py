@@ -26,35 +26,40 @@ class MaskCheck:
     def __init__(self, findings: Findings, repairs: Repairs) -> None:
         self.findings, self.repairs = findings, repairs
 
-    def __call__(self, position: int, annotation: Annotation, image: Image, name: str) -> bool:
-        """Look at the annotation at a position in the file; whether there is a mask to keep.
+    def __call__(self, position: int, annotation: Annotation, image: Image, name: str) -> bytes | None:
+        """Look at the annotation at a position in the file.
 
         Args:
             name: what it is called in a finding.
+
+        Returns:
+            The mask to keep, as bytes that are equal for equal masks; None where there is none.
         """
         size = image.height, image.width
         try:
             shape, flat = shape_of(annotation.segmentation)
         except ValueError as error:
             self.findings.add("bad-shape", name, str(error))
-            return False
+            return None
         try:
             mask = mask_of(shape, *size)
         except ValueError as error:
             self.findings.add("bad-rle" if isinstance(shape, Rle) else "bad-shape", name, str(error))
-            return False
+            return None
         if annotation.iscrowd:
             self.findings.add("crowd", name)
         if isinstance(mask, dict):
             if not mask["counts"]:
                 self.findings.add("no-mask", name, "its RLE has no pixel")
-                return False
+                return None
         else:
             mask = self._polygons(position, shape or [], mask, flat, size, name)
             if mask is None:
-                return False
+                return None
         self._numbers(position, annotation, mask, size, name)
-        return True
+        if isinstance(mask, dict):
+            return b"RLE" + mask["counts"]
+        return b".".join(part.astype(np.float32).tobytes() for part in mask)
 
     def _polygons(
         self, position: int, shape: list, mask: list, flat: bool, size: Size, name: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import msgspec
@@ -10,6 +9,9 @@ import msgspec
 from aggmask.cocofile.records import LISTS
 from aggmask.diagnosis.structure import Examination
 from aggmask.errors import UserError
+
+_decode_top = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def repaired(examination: Examination) -> bytes:
@@ -22,16 +24,25 @@ def repaired(examination: Examination) -> bytes:
         raise UserError(f"no clean copy of {examination.source} can be made: {unreadable[0]}")
     if not examination.repairs.changes:
         return examination.data
-    try:
-        content = msgspec.json.decode(examination.data.removeprefix(b"\xef\xbb\xbf"))
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:  # in a key that nobody read so far
-        raise UserError(f"no clean copy of {examination.source} can be made: {error}") from error
     _follow_images(examination)
+    # Records stay bytes, unless something in them changes: as objects they would take ten times as much memory.
+    content = _decode_top(examination.data.removeprefix(b"\xef\xbb\xbf"))
     for name in LISTS:
-        changes = [examination.repairs.changes.get((name, k), {}) for k in range(len(content.get(name) or []))]
-        pairs = zip(content.get(name) or [], changes, strict=True)
-        content[name] = [record | change if change else record for record, change in pairs if change is not None]
-    return json.dumps(content).encode()
+        if name in content:
+            records = enumerate(_decode_list(content[name]))
+            content[name] = [
+                _changed(record, change, f"{examination.source}: {name}[{k}]")
+                for k, record in records
+                if (change := examination.repairs.changes.get((name, k), {})) is not None
+            ]
+    return msgspec.json.encode(content)
+
+
+def _changed(record: msgspec.Raw, change: dict, where: str) -> msgspec.Raw | dict:
+    try:
+        return msgspec.json.decode(record) | change if change else record
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:  # in a key that nobody has asked for
+        raise UserError(f"no clean copy can be made: {where} cannot be written again: {error}") from error
 
 
 def _follow_images(examination: Examination) -> None:
