@@ -68,9 +68,9 @@ def test_training_and_evaluation_see_the_same_masks(case, tmp_path):
     found = AnnotationIndex.open(path).annotations(0).segmentations
     truth = ground_truth.load(path, [1]).annotations
     assert len(found) == len(truth) == len(case.kept)
-    for one, other in zip(found, truth, strict=True):
+    for one, evaluated in zip(found, truth, strict=True):
         painted = bitmap(one, SIZE)
-        np.testing.assert_array_equal(painted, coco_mask.decode(other["segmentation"]).astype(bool))
+        np.testing.assert_array_equal(painted, coco_mask.decode(evaluated["segmentation"]).astype(bool))
 
 
 def test_a_record_that_cannot_be_written_again_is_named():
