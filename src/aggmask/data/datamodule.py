@@ -214,9 +214,7 @@ class CocoDataModule(pl.LightningDataModule):
     @cached_property
     def val_dataset(self) -> CocoInstances:
         storage = open_storage(existing(self.val.images), self.allow_outside)
-        dataset = self._kind(
-            self._val_index, storage, self.evaluation_resize, training=False, channels=self.channels
-        )
+        dataset = self._kind(self._val_index, storage, self.evaluation_resize, training=False, channels=self.channels)
         return _not_empty(dataset, self.val.annotations)
 
     def train_dataloader(self) -> DataLoader:
