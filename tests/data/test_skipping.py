@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from aggmask.data.coco import collate
+from aggmask.data.copy_paste import CopyPaste
 from aggmask.data.datamodule import CocoDataModule
 from aggmask.data.index import AnnotationIndex
 from aggmask.data.sampler import Sample
@@ -58,6 +59,15 @@ def test_a_bad_image_is_left_out_of_evaluation(root):
     assert len(nothing) == len(nothing.pixels) == 0
     assert len(nothing.skipped) == 1
     assert len(nothing.to("cpu").skipped) == 1
+
+
+def test_an_image_that_gets_objects_of_a_bad_one_is_replaced_too(root):
+    index = AnnotationIndex.open(root / "annotations" / "instances_train2017.json")
+    storage = open_storage(root / "train2017")
+    data = SkippingInstances(index, storage, Resize((48,), 96), training=True, copy_paste=CopyPaste(probability=1.0))
+    batches = [data[Sample(k, epoch)] for k in (0, 3, 4, 5) for epoch in range(6)]
+    assert all(len(batch) == 1 for batch in batches)
+    assert {text.partition(".jpg")[0][-5:] for batch in batches for text in batch.skipped} >= {"00001", "00009"}
 
 
 def test_a_data_set_without_any_good_image_is_an_error(root, tmp_path):
