@@ -14,6 +14,7 @@ def test_text_names_a_few_and_counts_the_rest():
     assert "train: file<i>.json" in text
     assert f"FAULT      9 x {KINDS['no-mask'].what}" in text
     assert KINDS["no-mask"].done in text
+    assert f"(fix=FILE): {KINDS['no-mask'].remedy}" in text
     assert "annotation 20 of image 5: no polygon" in text
     assert "annotation 22 of" not in text
     assert "... and 7 more" in text

@@ -44,6 +44,8 @@ def as_text(report: Report, examples: int = 5) -> str:
     for kind, count in findings.counts().items():
         about = KINDS[kind]
         lines += [f"  {'FAULT' if about.fault else 'note '} {count:>6} x {about.what}", f"          -> {about.done}"]
+        if about.fault:
+            lines.append(f"          -> in a clean copy (fix=FILE): {about.remedy}")
         found = findings.of(kind)
         lines += [f"             {printable(str(finding))}" for finding in found[:examples]]
         if count > examples:
