@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format clean
+.PHONY: help setup demo test test-all fuzz lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,11 @@ test: $(READY)  ## all but the slow tests, two at a time
 
 test-all: $(READY)  ## the slow tests too
 	$(RUN) -m pytest -n 2 --dist loadfile
+
+FUZZ_SECONDS ?= 600
+fuzz: $(READY)  ## random annotation files and outlines, other ones each time: ten minutes, or FUZZ_SECONDS=60
+	end=$$(($$(date +%s) + $(FUZZ_SECONDS))); while [ $$(date +%s) -lt $$end ]; do \
+	    HYPOTHESIS_PROFILE=fuzz $(RUN) -m pytest --quiet --timeout=0 tests/nasty/test_fuzz.py || exit 1; done
 
 lint: $(READY)  ## what the code must look like
 	$(RUN) -m ruff check .

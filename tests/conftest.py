@@ -1,5 +1,12 @@
 """One thread per test process: small tensors gain nothing from more, and machines are shared."""
 
+import os
+
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+
+settings.register_profile("short", max_examples=150, deadline=None, derandomize=True)  # the same for everybody
+settings.register_profile("fuzz", max_examples=2000, deadline=None)  # other ones each time
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))

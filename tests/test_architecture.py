@@ -16,6 +16,7 @@ ROOMS = {
     "structures": 0,
     "errors": 0,
     "geometry": 1,
+    "cocofile": 1,  # the annotation format, for whoever reads it: index, metric, doctor
     "data": 2,
     "model": 2,
     "supervision": 2,
@@ -26,6 +27,7 @@ ROOMS = {
     "training": 3,  # the Lightning module and what hangs on it
     "predictor": 3,
     "accounting": 3,
+    "diagnosis": 3,  # asks data, supervision and drawing about a data set
     "assembly": 4,
 }
 ONE_ROOM = {"lit_module": "training", "optim": "training", "callbacks": "training"}

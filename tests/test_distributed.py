@@ -31,7 +31,7 @@ def run(folder: Path, module: str, *arguments: str) -> str:
 
 
 def test_two_ranks_train_without_objects_on_one_of_them_and_share_one_folder(tmp_path):
-    """Three of four images are empty, so that some batch of some rank has no positive cell."""
+    """Three of four images are empty, so that some batch of some rank has no positive cell. Each skips an image."""
     root = make_coco(tmp_path / "coco", images=4, val_images=3, sizes=[(40, 60)], empty_every=1)
     file = root / "annotations" / "instances_train2017.json"
     content = json.loads(file.read_text())
@@ -40,8 +40,10 @@ def test_two_ranks_train_without_objects_on_one_of_them_and_share_one_folder(tmp
     )
     content["annotations"] = [a for a in full["annotations"] if not a["iscrowd"]]
     file.write_text(json.dumps(content))
+    for name in ("00001.jpg", "00002.jpg"):
+        (root / "val2017" / name).write_text("not a picture")
     settings = [s for s in SMALL if not s.startswith("trainer.max_epochs")]
-    run(
+    said = run(
         tmp_path,
         "train",
         "experiment=solo_r50_agg",
@@ -50,10 +52,14 @@ def test_two_ranks_train_without_objects_on_one_of_them_and_share_one_folder(tmp
         "trainer.max_epochs=2",
         "data.skip_empty=false",
         "data.batch_size=1",
+        "data.on_bad_image=skip",
         f"data.root={root}",
         f"hydra.run.dir={tmp_path}/runs/one",
         *settings,
     )
+    summary = said[said.index("images skipped: 2") :]
+    assert "image 00001.jpg" in summary  # of rank 1
+    assert "image 00002.jpg" in summary  # of rank 0
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["one"]
     assert list((tmp_path / "here").iterdir()) == []  # nothing where the command was given
     last = torch.load(tmp_path / "runs" / "one" / "last.ckpt", weights_only=True)

@@ -161,3 +161,17 @@ def test_results_do_not_depend_on_the_batch(trained, tmp_path):
     assert best[0].keys() == best[1].keys()
     for image, values in best[0].items():
         np.testing.assert_allclose(values, best[1][image], rtol=1e-4)
+
+
+def test_a_bad_image_ends_evaluation_or_is_left_out_of_it(trained, monkeypatch, capsys, tmp_path, caplog):
+    root = make_coco(tmp_path / "other", images=1, val_images=3)
+    (root / "val2017" / "00001.jpg").write_text("not a picture")
+    words = [f"checkpoint={trained[1]}", f"data.root={root}", f"output={tmp_path}/out", "trainer.accelerator=cpu"]
+    status, said = command(monkeypatch, capsys, evaluate, *words)
+    assert status == 2
+    assert "00001.jpg" in said
+    status, said = command(monkeypatch, capsys, evaluate, *words, "data.on_bad_image=skip")
+    assert status == 0, said
+    assert {found["image_id"] for found in json.loads((tmp_path / "out" / "results.json").read_text())} == {1005, 1025}
+    assert "evaluating the 2 images seen of 3" in said + caplog.text
+    assert "images skipped: 1" in said + caplog.text

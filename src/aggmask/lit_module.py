@@ -68,6 +68,8 @@ class SegmentationModule(pl.LightningModule):
         return self.decoder(self.segmenter(self.segmenter.normalize(batch)), batch.pixels.shape[-2:])
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> list[Detections]:
+        if not len(batch):  # all of its images were skipped
+            return []
         detections = self.detect(batch)
         for image_id, frame, found in zip(batch.image_ids, batch.frames, detections, strict=True):
             masks = frame.masks_to_original(found.masks, threshold=self.decoder.mask_threshold)

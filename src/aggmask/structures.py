@@ -137,6 +137,7 @@ class ImageBatch:
     frames: list  # of geometry.frame.Frame: how each image came from its original
     image_ids: list[int]
     objects: list[Objects] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)  # what was wrong with images that should have been here
 
     def __len__(self) -> int:
         return len(self.frames)

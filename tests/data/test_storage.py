@@ -310,3 +310,27 @@ def test_missing_places(tmp_path, server):
         open_storage(f"{server.url}/nothing.zip")
     with pytest.raises(UserError, match="nosuch"):
         open_storage("nosuch://bucket/images")
+
+
+def test_links_out_of_the_folder_are_refused_unless_allowed(tmp_path):
+    inside, secret = tmp_path / "images", tmp_path / "secret"
+    inside.mkdir()
+    secret.write_bytes(b"secret")
+    (inside / "a.jpg").write_bytes(b"a")
+    (inside / "out.jpg").symlink_to(secret)
+    (inside / "folder").symlink_to(tmp_path, target_is_directory=True)
+    (inside / "in.jpg").symlink_to(inside / "a.jpg")
+    (tmp_path / "link").symlink_to(inside, target_is_directory=True)  # the folder itself may be a link
+    for place in (inside, tmp_path / "link"):
+        storage = open_storage(place)
+        assert storage.read_many(["a.jpg", "in.jpg", "folder/images/a.jpg"]) == [b"a"] * 3
+        for name in ("out.jpg", "folder/secret", "../secret", str(secret)):
+            with pytest.raises(UserError, match=r"leads out of .*data\.allow_outside=true"):
+                storage.read(name)
+            with pytest.raises(UserError, match="leads out of"):
+                name in storage  # noqa: B015
+            allowed = open_storage(place, allow_outside=True)
+            assert name in allowed
+            assert allowed.read(name) == b"secret"
+    with pytest.raises(UserError, match="leads out of"):
+        open_storage(inside, allow_outside=True).read("a\0.jpg")

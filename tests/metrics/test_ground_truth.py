@@ -79,7 +79,7 @@ def test_files(tmp_path):
         (file(categories=[{"id": 8, "name": "dog"}]), "none of the model's categories: the file lists the ids 8, the"),
         (
             file(annotations=[annotation(segmentation={"size": [12, 10], "counts": [120]})]),
-            r"annotation 4 of image 5: its RLE is of size \[12, 10\], its image \[10, 12\]",
+            r"annotation 4 of image 5: its RLE is for an image of \(12, 10\) pixels, but the image has \(10, 12\)",
         ),
     ],
 )

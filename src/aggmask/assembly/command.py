@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from aggmask.assembly.config import suggest
 from aggmask.errors import UserError
 
-_PATHS = re.compile(r"\+{0,2}((?:checkpoint|source|output|data\.[\w.]+|model\.backbone\.weights)=)(.+)", re.DOTALL)
+_PATHS = re.compile(
+    r"\+{0,2}((?:checkpoint|source|output|fix|html|data\.[\w.]+|model\.backbone\.weights)=)(.+)", re.DOTALL
+)
 _PLAIN = re.compile(r"[\w./\\:~+-]*|[\[{'\"$].*", re.DOTALL)  # what Hydra reads as it stands
 _NO_COMPILER = ("InvalidCxxCompiler", "Failed to find C compiler")  # what inductor and Triton say
 

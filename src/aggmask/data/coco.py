@@ -166,7 +166,12 @@ def collate(images: Sequence[ImageBatch]) -> ImageBatch:
     """Join batches on the smallest common canvas whose sides are multiples of 32.
 
     Pixels come channels-last in memory, (B, channels, H, W) in shape; padding is 0.
+    Where all images are skipped, B is 0.
     """
+    skipped = [text for image in images for text in image.skipped]
+    images = [image for image in images if len(image)]
+    if not images:
+        return ImageBatch(torch.zeros((0, 3, 1, 1), dtype=torch.uint8), [], [], skipped=skipped)
     frames = [frame for image in images for frame in image.frames]
     height, width = pad_to_multiple(
         tuple(map(max, zip(*(frame.padded for frame in frames), strict=True))), CANVAS_MULTIPLE
@@ -182,6 +187,7 @@ def collate(images: Sequence[ImageBatch]) -> ImageBatch:
         frames=[frame.on_canvas((height, width)) for frame in frames],
         image_ids=[image_id for image in images for image_id in image.image_ids],
         objects=[_on_canvas(objects, (height, width)) for image in images for objects in image.objects],
+        skipped=skipped,
     )
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -27,11 +28,12 @@ from aggmask.data.decode import CHANNELS
 from aggmask.data.index import AnnotationIndex
 from aggmask.data.places import Source, Split, existing, is_found, require
 from aggmask.data.sampler import EvaluationBatches, TrainingBatches
+from aggmask.data.skipping import SkippingInstances
 from aggmask.data.storage import open_storage
 from aggmask.data.transforms import ColorJitter, LargeScaleJitter, Resize
 from aggmask.errors import UserError
 from aggmask.geometry.frame import fit_within, pad_to_multiple
-from aggmask.structures import Category
+from aggmask.structures import Category, ImageBatch
 
 _MAX_WORKERS = 8
 _logger = logging.getLogger(__name__)
@@ -58,11 +60,14 @@ class CocoDataModule(pl.LightningDataModule):
         scale_per: "image" (as published) or "batch": for what a short side is drawn. "batch" pads less.
         seed: of order and transforms; the same on all ranks.
         cache_dir: for the annotation index; None: beside the annotations.
+        on_bad_image: "raise" an error for one that cannot be read, or "skip" it, see `skipping`.
+        allow_outside: file names and links may lead out of the images' folder.
         prepare: called with `root` before anything is read, by one process at a time; makes the data set, and does
             nothing when it is there.
 
     Attributes:
         train, val: the places of the two splits.
+        skipped: what was wrong with images that this process skipped, and how often each was.
 
     Raises:
         UserError: an argument makes no sense.
@@ -88,6 +93,8 @@ class CocoDataModule(pl.LightningDataModule):
         scale_per: str = "image",
         seed: int = 0,
         cache_dir: str | None = None,
+        on_bad_image: Literal["raise", "skip"] = "raise",
+        allow_outside: bool = False,
         prepare: Callable[[Path], Any] | None = None,
     ) -> None:
         super().__init__()
@@ -95,6 +102,8 @@ class CocoDataModule(pl.LightningDataModule):
             raise UserError(f'data.scale_per={scale_per!r}: use "image" or "batch".')
         if scale_per == "batch" and large_scale_jitter is not None:
             raise UserError("data.scale_per=batch does nothing with data.large_scale_jitter, which scales each image.")
+        if on_bad_image not in ("raise", "skip"):
+            raise UserError(f'data.on_bad_image={on_bad_image!r}: use "raise" or "skip".')
         if prepare is not None and root is None:
             raise UserError("data.prepare makes the data set in data.root, which is not given.")
         short_sides = (short_side,) if isinstance(short_side, int) else tuple(short_side)
@@ -119,6 +128,9 @@ class CocoDataModule(pl.LightningDataModule):
         self.copy_paste = None if copy_paste is None else _build("copy_paste", CopyPaste, copy_paste)
         self.skip_empty, self.group_by_orientation = skip_empty, group_by_orientation
         self.seed, self.cache_dir, self.prepare = seed, cache_dir, prepare
+        self.allow_outside = allow_outside
+        self._kind = SkippingInstances if on_bad_image == "skip" else CocoInstances
+        self.skipped: Counter[str] = Counter()
         self._resume = (0, 0)
 
     def prepare_data(self) -> None:
@@ -186,9 +198,9 @@ class CocoDataModule(pl.LightningDataModule):
 
     @cached_property
     def train_dataset(self) -> CocoInstances:
-        dataset = CocoInstances(
+        dataset = self._kind(
             self._train_index,
-            open_storage(existing(self.train.images)),
+            open_storage(existing(self.train.images), self.allow_outside),
             self.training_frame,
             training=True,
             color_jitter=self.color_jitter,
@@ -201,10 +213,8 @@ class CocoDataModule(pl.LightningDataModule):
 
     @cached_property
     def val_dataset(self) -> CocoInstances:
-        storage = open_storage(existing(self.val.images))
-        dataset = CocoInstances(
-            self._val_index, storage, self.evaluation_resize, training=False, channels=self.channels
-        )
+        storage = open_storage(existing(self.val.images), self.allow_outside)
+        dataset = self._kind(self._val_index, storage, self.evaluation_resize, training=False, channels=self.channels)
         return _not_empty(dataset, self.val.annotations)
 
     def train_dataloader(self) -> DataLoader:
@@ -244,6 +254,26 @@ class CocoDataModule(pl.LightningDataModule):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
         return 0, 1
+
+    def on_before_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ImageBatch:
+        """Where the words of worker processes arrive."""
+        for text in batch.skipped:
+            if text not in self.skipped:
+                _logger.warning("skipped: %s", text)
+            self.skipped[text] += 1
+        return batch
+
+    def teardown(self, stage: str) -> None:
+        """List what all processes skipped since training or evaluation began."""
+        every = [self.skipped]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            every = [Counter() for _ in range(torch.distributed.get_world_size())]
+            torch.distributed.all_gather_object(every, self.skipped)
+        skipped = sum(every, Counter())
+        if skipped and self._rank()[0] == 0:
+            lines = "".join(f"\n  {count} x {text}" for text, count in sorted(skipped.items()))
+            _logger.warning("data.on_bad_image=skip: images skipped: %d%s", len(skipped), lines)
+        self.skipped.clear()
 
     def state_dict(self) -> dict[str, int]:
         """Where training stands: epoch, batches done in it (per rank), and images per batch of all ranks."""

@@ -13,10 +13,10 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from aggmask.cocofile.records import MAX_PIXELS
 from aggmask.errors import UserError
 
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's name of it
-MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
 
 
 def decode_image(data: bytes, name: str, expected_size: tuple[int, int] | None = None, channels: int = 3) -> np.ndarray:
@@ -37,7 +37,7 @@ def decode_image(data: bytes, name: str, expected_size: tuple[int, int] | None =
     if not data:
         raise UserError(f"The image {name} is empty (0 bytes). Download or copy it again.")
     try:
-        orientation = _orientation(data)
+        orientation = orientation_of(data)
         stored = _decode_jpeg(data)
         if stored is None:
             stored = _decode_other(data, orientation, channels)
@@ -77,8 +77,8 @@ def _rotate(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def _orientation(data: bytes) -> int:
-    """EXIF orientation, 1 (upright) to 8."""
+def orientation_of(data: bytes) -> int:
+    """EXIF orientation of an image file, 1 (upright) to 8; from 5 on a viewer swaps height and width."""
     # Opening a file with Pillow costs as much as a tenth of decoding it: most JPEGs carry no such tag at all.
     if data.startswith(b"\xff\xd8") and b"Exif\0\0" not in data and b"tiff:Orientation" not in data:
         return 1

@@ -8,60 +8,14 @@ mask are dropped and counted; a missing `area` is the polygons' own, not that of
 from __future__ import annotations
 
 from array import array
-from itertools import pairwise
-from typing import Annotated
 
 import msgspec
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from aggmask.cocofile.records import parse, problems_of
+from aggmask.cocofile.segmentation import mask_of, shape_of
 from aggmask.errors import UserError
-
-
-class _Image(msgspec.Struct, gc=False):
-    id: int
-    file_name: str
-    height: Annotated[int, msgspec.Meta(ge=1)]
-    width: Annotated[int, msgspec.Meta(ge=1)]
-
-
-class _Box(msgspec.Struct, gc=False, array_like=True, forbid_unknown_fields=True):
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-class _Annotation(msgspec.Struct, gc=False):
-    id: int
-    image_id: int
-    category_id: int
-    iscrowd: bool | int | None = None
-    area: float | None = None
-    bbox: _Box | None = None
-    segmentation: msgspec.Raw = msgspec.Raw(b"null")  # of many shapes: decoded one by one
-
-
-class _Category(msgspec.Struct):
-    id: int
-    name: str
-
-
-class _File(msgspec.Struct):
-    images: list[_Image]
-    categories: list[_Category]
-    annotations: list[_Annotation] = []  # test-dev has none
-
-
-class _Rle(msgspec.Struct):
-    size: tuple[int, int]
-    counts: str | list[int]
-
-
-# Lax: tools write 3.0 or "3" for the id 3.
-_decode_file = msgspec.json.Decoder(_File, strict=False).decode
-_decode_segmentation = msgspec.json.Decoder(list[list[float]] | _Rle | None).decode
-_decode_flat = msgspec.json.Decoder(list[float]).decode
 
 
 def pack(data: bytes, source: str) -> tuple[dict[str, np.ndarray], dict]:
@@ -70,19 +24,13 @@ def pack(data: bytes, source: str) -> tuple[dict[str, np.ndarray], dict]:
     Accepted: any category ids; `segmentation` as list of polygons, one flat polygon, compressed or uncompressed RLE;
     numbers as strings; missing or null `iscrowd` (0), `area`, `bbox` (from the segmentation), `annotations` (none).
     """
-    file = _parse(data, source)
+    file = parse(data, source)
+    if problem := next(problems_of(file), None):
+        raise UserError(f"{source}: {problem.text}")
     images = sorted(file.images, key=lambda image: image.id)
     categories = sorted(file.categories, key=lambda category: category.id)
-    place_of = _places([image.id for image in images], "image", source)
-    label_of = _places([category.id for category in categories], "category", source)
-    for a in file.annotations:
-        for id, known, kind in ((a.image_id, place_of, "image"), (a.category_id, label_of, "category")):
-            if id not in known:
-                list_name = "images" if kind == "image" else "categories"
-                raise UserError(
-                    f"{source}: annotation {a.id} belongs to {kind} {id}, which `{list_name}` does not list. "
-                    f"Remove the annotation, or add the {kind}."
-                )
+    place_of = {image.id: place for place, image in enumerate(images)}
+    label_of = {category.id: label for label, category in enumerate(categories)}
     places = np.fromiter((place_of[a.image_id] for a in file.annotations), np.int64, len(file.annotations))
 
     masks = _Masks()
@@ -120,29 +68,6 @@ def pack(data: bytes, source: str) -> tuple[dict[str, np.ndarray], dict]:
     return arrays, {"categories": [(c.id, c.name) for c in categories], "dropped": dropped, "source": source}
 
 
-def _parse(data: bytes, source: str) -> _File:
-    try:
-        return _decode_file(data)
-    except msgspec.ValidationError as error:
-        raise UserError(
-            f"{source} is not a COCO annotation file: {error}. Such a file is one JSON object with the lists `images` "
-            "(id, file_name, height, width), `annotations` (id, image_id, category_id, segmentation) and `categories` "
-            "(id, name)."
-        ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{source} is not a whole JSON file ({len(data)} bytes): {error}. Download or export it again."
-        ) from error
-
-
-def _places(ids: list[int], kind: str, source: str) -> dict[int, int]:
-    """Place of each id in the sorted list."""
-    for id, after in pairwise(ids):
-        if id == after:
-            raise UserError(f"{source}: {kind} id {id} is listed twice. Remove one of the two, or renumber it.")
-    return {id: place for place, id in enumerate(ids)}
-
-
 def _ends(lengths: list[int] | np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
 
@@ -160,12 +85,10 @@ class _Masks:
 
     def add(self, raw: msgspec.Raw, height: int, width: int) -> bool:
         """Take in one segmentation; False, and nothing taken in, when it holds no mask. ValueError when faulty."""
-        segmentation = _decoded(raw)
-        if isinstance(segmentation, _Rle):
-            self._last = _compressed(segmentation, height, width)
+        self._last = mask_of(shape_of(raw)[0], height, width)
+        if isinstance(self._last, dict):
             self._rles += self._last["counts"]
         else:
-            self._last = [p for p in segmentation or () if len(p) >= 6 and len(p) % 2 == 0]
             for polygon in self._last:
                 self._numbers.fromlist(polygon)
                 self._number_ends.append(len(self._numbers))
@@ -199,28 +122,3 @@ class _Masks:
             "rles": np.frombuffer(self._rles, np.uint8),
             "rle_ends": np.frombuffer(self._rle_ends, np.int64),
         }
-
-
-def _decoded(raw: msgspec.Raw) -> list[list[float]] | _Rle | None:
-    try:
-        return _decode_segmentation(raw)
-    except msgspec.ValidationError as error:
-        try:
-            return [_decode_flat(raw)]  # some tools write one polygon without the outer list
-        except msgspec.ValidationError:
-            raise ValueError(f"`segmentation` is neither polygons nor RLE: {error}") from error
-
-
-def _compressed(rle: _Rle, height: int, width: int) -> dict:
-    """An RLE as pycocotools compresses it; with empty counts when there is no foreground pixel."""
-    if rle.size != (height, width):
-        raise ValueError(
-            f"its RLE is for an image of {rle.size} pixels, but the image has {(height, width)} (rows, columns)"
-        )
-    if isinstance(rle.counts, str):
-        compressed = {"size": list(rle.size), "counts": rle.counts.encode("ascii")}
-    else:
-        if rle.counts and (min(rle.counts) < 0 or sum(rle.counts) != height * width):
-            raise ValueError(f"its RLE counts add up to {sum(rle.counts)} pixels, but the image has {height * width}")
-        compressed = coco_mask.frPyObjects({"size": list(rle.size), "counts": rle.counts}, height, width)
-    return compressed if coco_mask.area(compressed) else {**compressed, "counts": b""}

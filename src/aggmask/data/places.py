@@ -6,7 +6,7 @@ The usual layout is COCO's; every place can be named by itself, too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aggmask.data.storage import COCO_LAYOUT, is_url
@@ -22,6 +22,7 @@ class Split:
     name: str  # as typed: data.<name>.annotations
     annotations: str | None
     images: str | None
+    named: bool = field(default=False, compare=False)  # by itself, not only by a root
 
     @classmethod
     def of(cls, name: str, source: Source | None, root: Path | None) -> Split:
@@ -34,10 +35,11 @@ class Split:
         if unknown := source.keys() - {"annotations", "images"}:
             raise UserError(f"data.{name}.{unknown.pop()}: unknown; use annotations and images.")
         annotations, images = source.get("annotations"), source.get("images")
+        named = annotations is not None
         if root is not None:
             annotations = annotations or str(root / "annotations" / f"instances_{name}2017.json")
             images = images or str(root / f"{name}2017")
-        return cls(name, annotations, images)
+        return cls(name, annotations, images, named)
 
 
 def existing(place: str) -> str:

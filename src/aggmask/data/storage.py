@@ -50,8 +50,12 @@ class Storage(Protocol):
     def __contains__(self, name: str) -> bool: ...
 
 
-def open_storage(place: str | Path) -> Storage:
+def open_storage(place: str | Path, allow_outside: bool = False) -> Storage:
     """Storage of the images in a folder, in a .zip, or under an fsspec URL (http, s3, gs, ...) of either.
+
+    Args:
+        allow_outside: names may lead out of a local folder (`../`, absolute paths, symbolic links): for annotations of
+            your own. Whoever wrote another's could otherwise have any file of yours read.
 
     Raises:
         UserError: there is no such folder or zip, or the zip is damaged.
@@ -61,7 +65,7 @@ def open_storage(place: str | Path) -> Storage:
         return _Zip(_RemoteFile(str(place))) if is_zip else _Remote(str(place))
     path = Path(place).expanduser().absolute()
     if path.is_dir():
-        return _Folder(str(path))
+        return _Folder(str(path), allow_outside)
     if path.is_file():
         return _Zip(_LocalFile(str(path)))
     beside = path.with_name(path.name + ".zip")
@@ -83,8 +87,15 @@ def _inside(name: str, place: str) -> str:
         or re.match(r"[/\\]|[A-Za-z]:[/\\]", name)
         or ".." in re.split(r"[/\\]", plain)
     ):
-        raise UserError(f"The file name {name!r} leads out of {place}. Names must be relative to the images' folder.")
+        raise _leads_out(name, place)
     return plain
+
+
+def _leads_out(name: str, place: str) -> UserError:
+    return UserError(
+        f"The file name {name!r} leads out of {place}. Names must be relative to the images' folder and stay in it; "
+        "data.allow_outside=true lets names and links lead out of a local folder."
+    )
 
 
 def _missing(name: str, place: str) -> UserError:
@@ -99,10 +110,22 @@ class _Folder:
     """Images in a local folder."""
 
     place: str
+    allow_outside: bool = False
+
+    def __post_init__(self) -> None:
+        self._real = os.path.realpath(self.place)
+
+    def _path(self, name: str) -> Path:
+        if self.allow_outside and "\0" not in name:
+            return Path(self.place, name)
+        path = os.path.join(self.place, _inside(name, self.place))
+        if not os.path.realpath(path).startswith(os.path.join(self._real, "")):  # by a symbolic link
+            raise _leads_out(name, self.place)
+        return Path(path)
 
     def read(self, name: str) -> bytes:
         try:
-            return Path(self.place, _inside(name, self.place)).read_bytes()
+            return self._path(name).read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise _missing(name, self.place) from error
         except OSError as error:
@@ -112,7 +135,7 @@ class _Folder:
         return [self.read(name) for name in names]
 
     def __contains__(self, name: str) -> bool:
-        return Path(self.place, _inside(name, self.place)).is_file()
+        return self._path(name).is_file()
 
 
 class _PerProcess:

@@ -58,14 +58,14 @@ def load(annotations: str | Path | dict[str, Any], category_ids: Sequence[int]) 
     content = annotations if isinstance(annotations, dict) else _read(source)
     if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
         raise UserError(f"{source}: not a COCO annotation file: it needs 'images' and 'annotations'")
-    categories = {c["id"]: str(c.get("name", c["id"])) for c in content.get("categories") or []}
+    categories = {int(c["id"]): str(c.get("name", c["id"])) for c in content.get("categories") or []}
     categories = categories or {i: str(i) for i in category_ids}
     if not categories.keys() & set(category_ids):
         raise UserError(
             f"{source} has none of the model's categories: the file lists the ids {_some(categories)}, the model "
             f"predicts {_some(category_ids)}. Evaluate on the data set the model was trained for, or map the ids."
         )
-    sizes = {image["id"]: _size(image, source) for image in content["images"]}
+    sizes = {int(image["id"]): _size(image, source) for image in content["images"]}  # some tools write "3"
     return GroundTruth(sizes, categories, _clean(content["annotations"], sizes, categories, source))
 
 
@@ -82,7 +82,7 @@ def _read(address: str) -> Any:
 def _size(image: dict[str, Any], source: str) -> tuple[int, int]:
     if not image.get("height") or not image.get("width"):
         raise UserError(f"{source}: image {image['id']} has no height and width; write its size in pixels")
-    return image["height"], image["width"]
+    return int(image["height"]), int(image["width"])
 
 
 def _clean(
@@ -91,13 +91,14 @@ def _clean(
     """The annotations that can be evaluated, reduced to what evaluators read. Order within an image is kept."""
     cleaned, without_mask = [], []
     for annotation in annotations:
-        if annotation["image_id"] not in sizes or annotation["category_id"] not in categories:
+        image_id, category_id = int(annotation["image_id"]), int(annotation["category_id"])
+        if image_id not in sizes or category_id not in categories:
             continue  # as in COCOeval, which asks for listed images and categories only
         name = annotation.get("id")
         try:
-            mask = rle.from_annotation(annotation.get("segmentation"), sizes[annotation["image_id"]])
+            mask = rle.from_annotation(annotation.get("segmentation"), sizes[image_id])
         except ValueError as error:
-            raise UserError(f"{source}: annotation {name} of image {annotation['image_id']}: {error}") from error
+            raise UserError(f"{source}: annotation {name} of image {image_id}: {error}") from error
         if mask is None:
             without_mask.append(name)
             continue
@@ -105,8 +106,8 @@ def _clean(
         cleaned.append(
             {
                 "id": len(cleaned) + 1,
-                "image_id": annotation["image_id"],
-                "category_id": annotation["category_id"],
+                "image_id": image_id,
+                "category_id": category_id,
                 "area": rle.area([mask])[0] if area is None else float(area),
                 "iscrowd": int(bool(annotation.get("iscrowd"))),
                 "segmentation": mask,

@@ -1,9 +1,8 @@
 """Bitmaps and annotations -> COCO's run-length encoding (RLE), byte-equal to pycocotools.
 
 Source: the compressed column-major RLE of the COCO API (`maskApi.c`).
-Deliberate differences from `COCO.annToRLE`: polygons of fewer than three points are left out (there, one with four
-numbers is read as a box, and every polygon after it too); a flat list of numbers is one polygon; coordinates far
-outside of the image are clipped (there, they can end the process).
+Deliberate differences from `COCO.annToRLE`: what is no mask is left out or refused (see `cocofile.segmentation`);
+coordinates far outside of the image are clipped (there, they can end the process).
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ import numpy as np
 import torch
 from pycocotools import mask as reference
 from torch import Tensor
+
+from aggmask.cocofile.segmentation import mask_of, shape_of
 
 Size = tuple[int, int]  # (height, width)
 
@@ -48,21 +49,19 @@ def from_annotation(segmentation: Any, size: Size) -> dict[str, Any] | None:
         size: (height, width) of the image.
 
     Returns:
-        {"size": [h, w], "counts": str}, or None where nothing is annotated: no polygon of three points or more.
+        {"size": [h, w], "counts": str}, or None where nothing is annotated: no polygon of three points or more, no
+        pixel of an RLE.
 
     Raises:
-        ValueError: the RLE is not of the image's size.
+        ValueError: neither polygons nor an RLE of the image's size.
     """
-    if isinstance(segmentation, dict):
-        if tuple(segmentation["size"]) != tuple(size):
-            raise ValueError(f"its RLE is of size {list(segmentation['size'])}, its image {list(size)} (height, width)")
-        rle = reference.frPyObjects(segmentation, *size) if isinstance(segmentation["counts"], list) else segmentation
-        return _readable(rle, size)
-    polygons = segmentation or []
-    if polygons and not isinstance(polygons[0], list | tuple):
-        polygons = [polygons]
+    if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), bytes):  # as encoders return it
+        segmentation = {**segmentation, "counts": segmentation["counts"].decode("ascii")}
+    mask = mask_of(shape_of(segmentation)[0], *size)
+    if isinstance(mask, dict):
+        return _readable(mask, size) if mask["counts"] else None
     limit = 4.0 * max(size)
-    polygons = [np.clip(polygon, -limit, limit).tolist() for polygon in polygons if len(polygon) >= 6]
+    polygons = [np.clip(polygon, -limit, limit).tolist() for polygon in mask]
     return _readable(reference.merge(reference.frPyObjects(polygons, *size)), size) if polygons else None
 
 

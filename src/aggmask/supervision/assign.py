@@ -68,7 +68,7 @@ class Assigner:
         masks = [torch.zeros((0, canvas[0] // mask_stride, canvas[1] // mask_stride), device=device)]
         for number, found in enumerate(objects):
             claimant, cell = self.claims(level, found, canvas)
-            owner = self.owners(claimant, cell, level.grid)
+            owner = self.owners(claimant, cell, level.grid**2)
             if self.shared_cells == "last":
                 wins = owner[cell] == claimant
                 claimant, cell = claimant[wins], cell[wins]
@@ -95,9 +95,9 @@ class Assigner:
         number = torch.arange(len(objects), device=cell.device)[:, None].expand_as(cell)
         return number[valid], cell[valid]
 
-    def owners(self, claimant: Tensor, cell: Tensor, grid: int) -> Tensor:
-        """Claims -> (S*S,) long: number of the last object that claims each cell of one image, -1 for none."""
-        owner = torch.full((grid**2,), -1, device=cell.device)
+    def owners(self, claimant: Tensor, cell: Tensor, cells: int) -> Tensor:
+        """Claims -> (cells,) long: number of the last object that claims each of so many cells, -1 for none."""
+        owner = torch.full((cells,), -1, device=cell.device)
         return owner.scatter_reduce_(0, cell, claimant, "amax")
 
     def _claimed(self, center: Tensor, extent: Tensor, canvas: int, grid: int) -> tuple[Tensor, Tensor]:

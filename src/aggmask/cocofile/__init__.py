@@ -1,0 +1,1 @@
+"""The COCO annotation format: what is read, what is refused, and why."""

@@ -1,0 +1,170 @@
+"""What can be wrong with a data set, and what is done about it: the one list of both."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One sort of thing to find.
+
+    Attributes:
+        fault: something is lost, stops the run, or means something else than was meant; else it is good to know.
+        what: in a few words.
+        done: what training and evaluation do about it.
+        remedy: what a clean copy of the annotations has instead.
+    """
+
+    fault: bool
+    what: str
+    done: str
+    remedy: str = "kept"
+
+
+_STOPS = "training and evaluation stop and name the first one"
+_SKIPS = "training and evaluation stop and name it; data.on_bad_image=skip goes on without it"
+_OUT, _OUT_TOO = "left out", "left out, with its annotations"
+
+KINDS = {
+    # the file
+    "no-file": Kind(True, "the annotations cannot be read", _STOPS, "no copy can be made"),
+    "too-large": Kind(True, "the annotations do not fit into memory", "reading them would end in an error", "no copy"),
+    "no-images": Kind(True, "there is no folder or zip of images", _STOPS),
+    # records
+    "record": Kind(True, "an entry is not what the format says", _STOPS, _OUT),
+    "repeated-image-id": Kind(True, "an image id is listed twice", _STOPS, "the later one is left out"),
+    "repeated-category-id": Kind(True, "a category id is listed twice", _STOPS, "the later one is left out"),
+    "repeated-category-name": Kind(
+        True, "two categories have the same name", "they are learned as two; evaluation matches them by name",
+        "objects of the later one go to the first",
+    ),
+    "image-too-large": Kind(True, "an image has too many pixels", _STOPS, _OUT_TOO),
+    "unknown-image": Kind(True, "an annotation of an image that is not listed", _STOPS, _OUT),
+    "unknown-category": Kind(True, "an annotation of a category that is not listed", _STOPS, _OUT),
+    "not-a-number": Kind(True, "an area or a box that is not a number", _STOPS, "computed from the mask"),
+    "repeated-annotation-id": Kind(
+        True, "an annotation id is used twice", "both are used; other programs keep one of them", "renumbered"
+    ),
+    "repeated-annotation": Kind(
+        True, "the same object is annotated twice", "the later one takes the cells of the earlier one; in evaluation "
+        "one of them is always missed", "the later one is left out",
+    ),
+    # masks
+    "no-mask": Kind(True, "an annotation has no mask", "left out and counted", _OUT),
+    "box-as-mask": Kind(True, "a box (4 numbers) stands where a polygon belongs", "left out and counted", _OUT),
+    "bad-shape": Kind(True, "`segmentation` is neither polygons nor RLE", _STOPS, _OUT),
+    "bad-rle": Kind(True, "an RLE is not one of an image of this size", _STOPS, _OUT),
+    "broken-part": Kind(
+        True, "a polygon has fewer than 3 points, or half a point", "that part is left out", "that part is left out"
+    ),
+    "no-area": Kind(
+        True, "a mask has no area inside the image", "never a target; in evaluation it is always missed", _OUT
+    ),
+    "outside": Kind(True, "a polygon reaches out of the image", "cut at the border", "cut at the border"),
+    "crossing": Kind(
+        True, "a polygon crosses itself", "what it winds around twice may be a hole", "an RLE of what is painted"
+    ),
+    "filled-hole": Kind(
+        True, "a polygon lies inside another one of the same object", "the hole, if it is one, is filled",
+        "an RLE with the hole",
+    ),
+    "wrong-area": Kind(
+        True, "`area` is not that of the mask", "AP by size takes it as it is", "computed from the mask"
+    ),
+    "wrong-box": Kind(
+        True, "`bbox` is not around the mask", "the object goes to the levels and cells of its box",
+        "computed from the mask",
+    ),
+    "flat": Kind(False, "a polygon is not in a list of polygons", "read as one polygon", "put into a list"),
+    "parts": Kind(False, "an object has several parts", "all of them are one object"),
+    "crowd": Kind(False, "a crowd", "never a target; detections on it count neither way"),
+    # categories and images, as the file has them
+    "category-gaps": Kind(False, "category ids have gaps, or do not start at 1", "labels count them through; ids in "
+                          "results are the file's"),
+    "unused-category": Kind(
+        False, "a category without any object", "the model gets a class that it never sees. Where it is an exporter's "
+        "parent category, remove it from the training and the validation file",
+    ),
+    "no-objects": Kind(False, "an image without objects", "not trained on, unless data.skip_empty=false; evaluated"),
+    "odd-name": Kind(False, "a file name with folders, spaces or letters beyond ASCII", "read as it is"),
+    "repeated-file": Kind(
+        True, "two images have the same file", "seen twice, each time with half of the objects",
+        "one image with the objects of both",
+    ),
+    # image files
+    "missing": Kind(True, "an image file is missing", _SKIPS, _OUT_TOO),
+    "outside-folder": Kind(
+        True, "a file name leads out of the images' folder", _STOPS + "; data.allow_outside=true reads it", _OUT_TOO
+    ),
+    "unreadable": Kind(True, "an image file is damaged or none at all", _SKIPS, _OUT_TOO),
+    "wrong-size": Kind(True, "an image has another size than the annotations say", _SKIPS, _OUT_TOO),
+    "stored-frame": Kind(
+        False, "an image is turned by its EXIF tag, but annotated as stored", "not turned; other programs may turn it"
+    ),
+    "turned": Kind(
+        False, "an EXIF tag turns an image and its size does not tell whether annotations follow",
+        "turned, as viewers show it: look at one of them",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found."""
+
+    kind: str  # of KINDS
+    where: str  # "annotation 12 of image 5"; empty where the text tells
+    text: str = ""
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.where, self.text) if part)
+
+
+@dataclass
+class Findings:
+    """All that was found, by kind in the order of KINDS."""
+
+    found: list[Finding] = field(default_factory=list)
+
+    def add(self, kind: str, where: str, text: str = "") -> None:
+        """Note one thing.
+
+        Raises:
+            KeyError: there is no such kind.
+        """
+        KINDS[kind]
+        self.found.append(Finding(kind, where, text))
+
+    @property
+    def faults(self) -> int:
+        """How many of them are faults."""
+        return sum(KINDS[finding.kind].fault for finding in self.found)
+
+    def counts(self) -> dict[str, int]:
+        """Kind -> how many, faults first."""
+        counts = Counter(finding.kind for finding in self.found)
+        return {kind: counts[kind] for kind in sorted(KINDS, key=lambda k: not KINDS[k].fault) if kind in counts}
+
+    def of(self, kind: str) -> list[Finding]:
+        return [finding for finding in self.found if finding.kind == kind]
+
+
+@dataclass
+class Repairs:
+    """What a clean copy has otherwise, by list and position in the file; None: it does not have that record."""
+
+    changes: dict[tuple[str, int], dict | None] = field(default_factory=dict)
+
+    def drop(self, list_name: str, position: int) -> None:
+        self.changes[list_name, position] = None
+
+    def change(self, list_name: str, position: int, **values: object) -> None:
+        """Set keys of one record; nothing changes on a record that is dropped."""
+        present = self.changes.setdefault((list_name, position), {})
+        if present is not None:
+            present.update(values)
+
+    def dropped(self, list_name: str, position: int) -> bool:
+        return self.changes.get((list_name, position), {}) is None

@@ -1,0 +1,56 @@
+"""Questions about polygons that only a person looking for faults asks."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.path import Path as Outline
+
+from aggmask.geometry.frame import Size
+
+_MOST_POINTS = 4000  # of which each pair of edges is compared: 16 million pairs
+_DEEP = 0.1  # pixels: rounded coordinates of a bridge cross themselves by less
+
+
+def crosses_itself(points: np.ndarray) -> bool:
+    """Whether two edges of a polygon (m, 2) pass through each other by more than a tenth of a pixel.
+
+    Edges that only touch, or lie on each other, do not cross: exporters connect a hole to its outline by such a bridge.
+    Polygons of more than 4000 points are taken to be all right.
+    """
+    points = points[(points != _following(points)).any(1)]
+    if not 4 <= len(points) <= _MOST_POINTS:
+        return False
+    edges = _following(points) - points
+    normals = np.stack([-edges[:, 1], edges[:, 0]], axis=1) / np.hypot(*edges.T)[:, None]
+    distance = points @ normals.T - (points * normals).sum(1)  # of point j from the line through edge i, [j, i]
+    distance[np.abs(distance) < _DEEP] = 0
+    through = distance * _following(distance) < 0  # edge j passes through the line of edge i
+    return bool((through & through.T).any())
+
+
+def reach_outside(points: np.ndarray, size: Size) -> float:
+    """How far, in pixels, a polygon (m, 2) reaches out of an image of `size` (height, width)."""
+    low, high = points.min(0), points.max(0)
+    return float(max(0, *-low, *(high - size[::-1])))
+
+
+def holes(parts: list[np.ndarray]) -> list[int]:
+    """Which of an object's polygons lie wholly inside another one of them."""
+    if len(parts) < 2:
+        return []
+    lows, highs = (np.array([f(part, axis=0) for part in parts]) for f in (np.min, np.max))
+    within = ((lows[:, None] >= lows) & (highs[:, None] <= highs)).all(2)  # box i in box j
+    np.fill_diagonal(within, False)
+    inside = {(i, j): bool(Outline(parts[j]).contains_points(parts[i]).all()) for i, j in np.argwhere(within).tolist()}
+    return sorted({i for (i, _), found in inside.items() if found})
+
+
+def shoelace(points: np.ndarray) -> float:
+    """Area of a simple polygon (m, 2), square pixels."""
+    x, y = (points - points[0]).T  # so that the last one, which closes it, adds nothing
+    return float(abs(x[:-1] @ y[1:] - x[1:] @ y[:-1]) / 2)
+
+
+def _following(values: np.ndarray) -> np.ndarray:
+    """Each row's next one; a tenth of the time of np.roll, which is most of it for so few points."""
+    return np.concatenate([values[1:], values[:1]])

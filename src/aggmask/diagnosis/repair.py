@@ -1,0 +1,71 @@
+"""A clean copy of an annotation file: what cannot be used is left out, everything else is kept word for word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from aggmask.cocofile.records import LISTS
+from aggmask.diagnosis.structure import Examination
+from aggmask.errors import UserError
+
+_decode_top = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def repaired(examination: Examination) -> bytes:
+    """The JSON of an annotation file with the repairs of its examination; as it is where there are none.
+
+    Raises:
+        UserError: the file cannot be read at all.
+    """
+    if unreadable := examination.findings.of("no-file") + examination.findings.of("too-large"):
+        raise UserError(f"no clean copy of {examination.source} can be made: {unreadable[0]}")
+    if not examination.repairs.changes:
+        return examination.data
+    _follow_images(examination)
+    # Records stay bytes, unless something in them changes: as objects they would take ten times as much memory.
+    content = _decode_top(examination.data.removeprefix(b"\xef\xbb\xbf"))
+    for name in LISTS:
+        if name in content:
+            records = enumerate(_decode_list(content[name]))
+            content[name] = [
+                _changed(record, change, f"{examination.source}: {name}[{k}]")
+                for k, record in records
+                if (change := examination.repairs.changes.get((name, k), {})) is not None
+            ]
+    return msgspec.json.encode(content)
+
+
+def _changed(record: msgspec.Raw, change: dict, where: str) -> msgspec.Raw | dict:
+    try:
+        return msgspec.json.decode(record) | change if change else record
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:  # in a key that nobody has asked for
+        raise UserError(f"no clean copy can be made: {where} cannot be written again: {error}") from error
+
+
+def _follow_images(examination: Examination) -> None:
+    """Annotations go with their images."""
+    file, positions, repairs = examination.file.file, examination.file.positions, examination.repairs
+    kept = {image.id for _, image in examination.images()}
+    for position, a in zip(positions["annotations"], file.annotations, strict=True):
+        image_id = (repairs.changes.get(("annotations", position)) or {}).get("image_id", a.image_id)
+        if image_id not in kept:
+            repairs.drop("annotations", position)
+
+
+def write_copy(data: bytes, target: str) -> None:
+    """Write a clean copy, at once and never over something that is there.
+
+    Raises:
+        UserError: it is there, or cannot be written.
+    """
+    path = Path(target).expanduser()
+    if path.exists():
+        raise UserError(f"fix={target}: there is such a file already, which stays as it is. Name another one.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise UserError(f"fix={target}: cannot be written: {error.strerror or error}") from error

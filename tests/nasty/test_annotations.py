@@ -1,0 +1,90 @@
+"""Each nasty annotation file ends in a right result or in a message that names what is wrong, for all who read it."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from aggmask.data.index import AnnotationIndex
+from aggmask.data.packing import pack
+from aggmask.data.raster import bitmap
+from aggmask.diagnosis.findings import KINDS
+from aggmask.diagnosis.repair import repaired
+from aggmask.diagnosis.structure import examine
+from aggmask.errors import UserError
+from aggmask.metrics import ground_truth
+from tests.nasty.annotations import CASES, FILE, SIZE, file, other
+
+cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+
+@cases
+def test_the_doctor_finds_just_that(case):
+    found = examine(case.data, "file.json").findings
+    assert set(found.counts()) == case.kinds
+    told = "\n".join(map(str, found.found))
+    assert all(name in told for name in case.names), told
+
+
+@cases
+def test_the_index_reads_it_or_names_the_fault(case):
+    if case.refused is None:
+        assert sorted(pack(case.data, "file.json")[0]["ids"].tolist()) == list(case.kept)
+        return
+    with pytest.raises(UserError) as caught:
+        pack(case.data, "file.json")
+    assert "file.json" in str(caught.value)
+    assert case.refused in str(caught.value)
+
+
+@cases
+def test_a_clean_copy_is_clean(case):
+    examination = examine(case.data, "file.json")
+    if case.hopeless:
+        with pytest.raises(UserError, match=r"no clean copy of file\.json"):
+            repaired(examination)
+        return
+    copy = repaired(examination)
+    again = examine(copy, "copy.json")
+    assert again.findings.faults == 0, again.findings.found
+    assert repaired(again) is copy or json.loads(repaired(again)) == json.loads(copy)  # flat lists and the like, too
+    ids = pack(copy, "copy.json")[0]["ids"].tolist()
+    assert len(ids) == len(set(ids))
+    content = json.loads(copy)
+    assert content["info"] == FILE["info"]
+    assert content["images"][0]["license"] == 7  # what nobody here reads is kept
+
+
+@cases
+def test_training_and_evaluation_see_the_same_masks(case, tmp_path):
+    path = tmp_path / "file.json"
+    path.write_bytes(case.data)
+    if case.refused is not None:
+        with pytest.raises(UserError, match=r"file\.json"):
+            AnnotationIndex.open(path)
+        return
+    found = AnnotationIndex.open(path).annotations(0).segmentations
+    truth = ground_truth.load(path, [1]).annotations
+    assert len(found) == len(truth) == len(case.kept)
+    for one, evaluated in zip(found, truth, strict=True):
+        painted = bitmap(one, SIZE)
+        np.testing.assert_array_equal(painted, coco_mask.decode(evaluated["segmentation"]).astype(bool))
+
+
+def test_a_record_that_cannot_be_written_again_is_named():
+    data = file({**other(bbox=[0, 0, 1, 1]), "note": 0}).replace(b'"note": 0', b'"note": 1e999')
+    with pytest.raises(UserError, match=r"file\.json: annotations\[1\].*out of range"):
+        repaired(examine(data, "file.json"))
+
+
+def test_nothing_was_run():
+    """One of the files is a pickle and one is Python."""
+    assert not os.path.exists("pwned")
+
+
+def test_every_fault_of_an_annotation_file_has_a_case():
+    seen = set().union(*(case.kinds for case in CASES.values()))
+    of_files = {"missing", "outside-folder", "unreadable", "wrong-size", "stored-frame", "turned", "no-images"}
+    assert seen | of_files | {"too-large"} == set(KINDS)

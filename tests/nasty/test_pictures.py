@@ -1,0 +1,91 @@
+"""Of each nasty picture, the pixels and the mask agree, or the file is named."""
+
+import json
+
+import numpy as np
+import pytest
+
+from aggmask.data.coco import CocoInstances
+from aggmask.data.index import AnnotationIndex
+from aggmask.data.packing import pack
+from aggmask.data.storage import open_storage
+from aggmask.data.transforms import Resize
+from aggmask.diagnosis.pictures import examine_pictures
+from aggmask.diagnosis.repair import repaired
+from aggmask.diagnosis.structure import examine
+from aggmask.errors import UserError
+from tests.nasty.pictures import pictures, write
+
+NAMES = list(pictures())
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def examination(root):
+    examination = examine((root / "file.json").read_bytes(), "file.json")
+    examine_pictures(examination, open_storage(root / "images"), workers=2)
+    return examination
+
+
+@pytest.fixture(scope="module")
+def data(root):
+    index, storage = AnnotationIndex.open(root / "file.json"), open_storage(root / "images")
+    return CocoInstances(index, storage, Resize((20,), 40000), training=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pixels_and_mask_agree_or_the_file_is_named(name, data):
+    picture, place = pictures()[name], NAMES.index(name)
+    if picture.kind in ("unreadable", "wrong-size"):
+        with pytest.raises(UserError) as caught:
+            data[place]
+        assert name in str(caught.value)
+        assert picture.kind == "wrong-size" or picture.evidence in str(caught.value)
+        return
+    pixels, truth = data.original(place + 1)
+    assert pixels.shape == (*picture.size, 3)
+    np.testing.assert_array_equal(pixels.min(-1) > 127, truth.masks[0].numpy())
+    batch = data[place]  # the same, as the network sees it: a cell of a stride of 4 is white or not
+    white = batch.pixels[0].float().amin(0) > 127
+    height, width = (side // 4 * 4 for side in white.shape)
+    cells = white[:height, :width].unfold(0, 4, 4).unfold(1, 4, 4).float().mean((2, 3)) >= 0.5
+    mask = batch.objects[0].masks[4][0][: height // 4, : width // 4].bool()
+    assert (cells == mask).float().mean() > 0.97
+    assert mask.any() == cells.any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_doctor_finds_just_that(name, examination):
+    picture, where = pictures()[name], f"image {NAMES.index(name) + 1} ({name!r})"
+    found = [f for f in examination.findings.found if f.where == where and f.kind != "odd-name"]
+    assert [f.kind for f in found] == ([picture.kind] if picture.kind else [])
+    assert all(picture.evidence in f.text for f in found)
+
+
+def test_a_clean_copy_leaves_the_bad_ones_out(examination):
+    bad = {name for name, picture in pictures().items() if picture.kind in ("unreadable", "wrong-size")}
+    content = json.loads(repaired(examination))
+    assert {image["file_name"] for image in content["images"]} == set(NAMES) - bad
+    assert {a["image_id"] for a in content["annotations"]} == {image["id"] for image in content["images"]}
+    assert len(pack(repaired(examination), "copy.json")[0]["ids"]) == len(NAMES) - len(bad)
+
+
+def test_missing_files_and_names_that_lead_out(root, tmp_path):
+    content = json.loads((root / "file.json").read_text())
+    names = ["gone.jpg", "../file.json", str(root / "images" / "rgb.jpg"), "a/../../file.json", "..\\file.json"]
+    for image, name in zip(content["images"], names, strict=False):
+        image["file_name"] = name
+    (root / "images" / "link.jpg").symlink_to(root / "file.json")
+    content["images"][len(names)]["file_name"] = "link.jpg"
+    examination = examine(json.dumps(content).encode(), "file.json")
+    examine_pictures(examination, open_storage(root / "images"))
+    kinds = {f.where: f.kind for f in examination.findings.found}
+    assert kinds[f"image 1 ({'gone.jpg'!r})"] == "missing"
+    for id, name in enumerate([*names[1:], "link.jpg"], start=2):
+        assert kinds[f"image {id} ({name!r})"] == "outside-folder"
