@@ -171,5 +171,6 @@ def paired_difference(
         level: share of the resamples between the two ends.
     """
     differences = ours[1].mean(0) - theirs[1].mean(0)
-    low, high = np.nanquantile(differences, [(1 - level) / 2, (1 + level) / 2])
+    there = differences[~np.isnan(differences)]
+    low, high = np.quantile(there, [(1 - level) / 2, (1 + level) / 2]) if len(there) else (np.nan, np.nan)
     return Interval(float(ours[0].mean() - theirs[0].mean()), float(low), float(high))
