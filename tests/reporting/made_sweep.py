@@ -80,8 +80,8 @@ def _of_run(config: dict[str, Any], seed: int, run: Path) -> dict[str, Any]:
 def _write_run(run: Path, config: dict[str, Any], checkpoint: dict[str, Any]) -> None:
     run.mkdir(parents=True)
     OmegaConf.save(OmegaConf.create(config), run / "config.yaml")
-    for name in ("best.ckpt", "last.ckpt"):
-        torch.save(checkpoint, run / name)
+    torch.save(checkpoint, run / "best.ckpt")
+    (run / "last.ckpt").hardlink_to(run / "best.ckpt")
 
 
 def _checkpoint(config: dict[str, Any]) -> dict[str, Any]:

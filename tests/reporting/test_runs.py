@@ -22,6 +22,7 @@ def test_a_sweep_is_its_run_folders_in_order(sweep):
 
 def test_every_way_not_to_finish_is_told(sweep):
     last = torch.load(sweep / "0" / "last.ckpt", weights_only=True)
+    (sweep / "0" / "last.ckpt").unlink()
     torch.save({**last, "epoch": 1}, sweep / "0" / "last.ckpt")
     (sweep / "1" / "last.ckpt").unlink()
     (sweep / "2" / "results.json").unlink()
