@@ -37,5 +37,6 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
     notebook = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "clear the outputs before committing"
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(path.parent)}}).execute()
-    drawn = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
-    assert len(drawn) >= 4
+    shown = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert len([data for data in shown if "image/png" in data]) >= 4
+    assert not [data for data in shown if "image/png" not in data and "<Figure" in data.get("text/plain", "")]
