@@ -106,8 +106,6 @@ def test_gradient_checkpointing_and_frozen_stages_train_together(coco, tmp_path)
     assert parts["trainer"].global_step == 2
 
 
-def test_losses_and_learning_rate_are_recorded(coco, tmp_path):
-    small_run("solo_r50_agg", coco, tmp_path, "trainer.log_every_n_steps=1")
 def test_losses_learning_rate_and_costs_are_recorded(coco, tmp_path):
     parts = small_run("solo_r50_agg", coco, tmp_path, "trainer.log_every_n_steps=1", "callbacks.step_cost.window=3")
     logged = {key for row in rows_of(tmp_path) for key, value in row.items() if value}
