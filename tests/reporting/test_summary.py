@@ -86,7 +86,7 @@ def test_another_ap_than_training_logged_is_noted(sweep, truth):
     assert summarize(sweep, resample_count=1).notes == []
     (sweep / "3" / "metrics.csv").write_text("epoch,step,val/AP\n0,1,0.001\n")
     (note,) = summarize(sweep, resample_count=1).notes
-    assert note == f"Run 3: its results give AP {aps[3]:.4f}, but training logged 0.0010."
+    assert note == f"The results of 1 runs give another AP than training logged (3: {aps[3]:.4f}, logged 0.0010)."
 
 
 def test_a_partial_evaluation_is_noted(sweep):

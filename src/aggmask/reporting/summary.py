@@ -161,10 +161,12 @@ def _stacked(scores: Sequence[Scored], name: str) -> tuple[np.ndarray, np.ndarra
 
 def _disagreements(runs: Sequence[Run], scores: dict[Path, _Scores]) -> list[str]:
     """A note where training logged another AP than its results give: the annotations may have changed since."""
-    notes = []
+    told = []
     for run in runs:
         best = max((value for _, _, value in run.logged.get("val/AP", [])), default=None)
         found = scores[run.folder].numbers["AP"][0]
         if best is not None and abs(best - found) > _AGREED:
-            notes.append(f"Run {run.name}: its results give AP {found:.4f}, but training logged {best:.4f}.")
-    return notes
+            told.append(f"{run.name}: {found:.4f}, logged {best:.4f}")
+    if not told:
+        return []
+    return [f"The results of {len(told)} runs give another AP than training logged ({'; '.join(told)})."]
