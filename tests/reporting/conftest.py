@@ -1,9 +1,11 @@
 import os
 import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 
+from aggmask.reporting.summary import Summary, summarize
 from tests.reporting.made_sweep import make_sweep
 
 
@@ -19,6 +21,17 @@ def sweep(made, tmp_path) -> Path:
     Only its checkpoints are no copies: remove one before you write another in its place.
     """
     return copied(made, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def _summary(made) -> Summary:
+    return summarize(made, "window=5", resample_count=20)
+
+
+@pytest.fixture
+def summary(_summary) -> Summary:
+    """Of that sweep, with window 5 as the baseline. To spoil, too."""
+    return deepcopy(_summary)
 
 
 def copied(sweep: Path, folder: Path) -> Path:

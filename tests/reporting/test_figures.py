@@ -1,13 +1,7 @@
 import numpy as np
-import pytest
 
 from aggmask.reporting import figures
 from aggmask.reporting.summary import summarize
-
-
-@pytest.fixture
-def summary(sweep):
-    return summarize(sweep, "window=5", resample_count=20)
 
 
 def _lines(axes) -> dict[str, np.ndarray]:
@@ -53,7 +47,7 @@ def test_curves_are_means_over_seeds(summary):
     assert len(ap.lines) == 9  # a mean and two seeds for each variant
 
 
-def test_runs_of_different_length_share_what_both_have(summary, sweep):
+def test_runs_of_different_length_share_what_both_have(sweep):
     (sweep / "0" / "metrics.csv").write_text("epoch,step,val/AP\n0,1,0.2\n")
     ap = figures.curves(summarize(sweep, resample_count=1)).axes[0]
     np.testing.assert_allclose(_lines(ap)["window=1"], [[1, 100 * (0.2 + 0.1 / 3) / 2]])

@@ -83,19 +83,16 @@ def test_every_job_is_told(page):
     assert re.findall(r'<tr><td data-value="\d+">(\d)</td>', jobs) == list("012345")
 
 
-def test_names_are_text_and_never_markup(sweep):
-    summary = summarize(sweep, resample_count=2)
+def test_names_are_text_and_never_markup(summary):
     object.__setattr__(summary.rows[0].variant, "label", "<script>alert(1)</script>")
     assert "<script>alert" not in render(summary, pictures=1)
 
 
-def test_the_same_numbers_give_the_same_page(sweep):
-    summary = summarize(sweep, resample_count=2)
+def test_the_same_numbers_give_the_same_page(summary):
     assert render(summary, pictures=1) == render(summary, pictures=1)
 
 
-def test_a_page_without_images_says_why(sweep, tmp_path):
-    summary = summarize(sweep, resample_count=2)
+def test_a_page_without_images_says_why(summary, tmp_path):
     summary.data.val = type(summary.data.val)("val", summary.data.val.annotations, str(tmp_path / "gone"))
     text = render(summary, pictures=2)
     assert re.search(r"No pictures: [^<]*gone", text)

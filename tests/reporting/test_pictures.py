@@ -9,11 +9,6 @@ from aggmask.reporting.pictures import side_by_side
 from aggmask.reporting.summary import summarize
 
 
-@pytest.fixture
-def summary(sweep):
-    return summarize(sweep, resample_count=2)
-
-
 def test_the_first_images_with_objects_are_shown_for_every_variant(summary):
     strips = side_by_side(summary, 4)
     assert [strip.image_id for strip in strips] == [1005, 1015, 1025, 1045]  # 1035 is empty
@@ -27,7 +22,8 @@ def test_the_first_images_with_objects_are_shown_for_every_variant(summary):
     assert len({picture.size for picture in strips[0].pictures}) == 1
 
 
-def test_perfect_results_are_drawn_as_the_ground_truth_but_for_their_scores(summary, sweep):
+def test_perfect_results_are_drawn_as_the_ground_truth_is(sweep):
+    summary = summarize(sweep, resample_count=2)
     found = [
         {"image_id": a["image_id"], "category_id": a["category_id"], "score": 1.0, "segmentation": a["segmentation"]}
         for a in summary.truth.annotations
