@@ -44,7 +44,7 @@ def test_by_default_the_page_lies_in_the_sweep(sweep, said):
         (["window=1"], "window=1: there is no such key; valid: baseline, output, pictures, resamples, root"),
         (["resamples=0"], "resamples=0: must be a whole number, at least 1"),
         (["pictures=some"], "pictures=some: must be a whole number, at least 0"),
-        (["baseline=nine"], "baseline=nine: no variant with this name; there are:\n  baseline='window=1'"),
+        (["baseline=nine"], "baseline=nine: no finished variant with this name; there are:\n  baseline='window=1'"),
         (["root=/nowhere"], "/nowhere/annotations/instances_val2017.json: the validation annotations are not there"),
     ],
 )

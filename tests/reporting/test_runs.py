@@ -61,6 +61,13 @@ def test_an_outcome_is_believed(sweep):
     assert _states(sweep)["0"] == ("finished", "")
 
 
+def test_what_other_programs_keep_in_a_run_is_no_run(sweep):
+    place = sweep / "2" / "wandb" / "offline-run-1" / "files"
+    place.mkdir(parents=True)
+    (place / "config.yaml").write_text("a: 1")
+    assert [run.name for run in read_runs(sweep)] == list("012345")
+
+
 def test_one_run_is_a_sweep_of_one(sweep):
     runs = read_runs(sweep / "3")
     assert [run.name for run in runs] == ["3"]

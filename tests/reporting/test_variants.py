@@ -46,6 +46,13 @@ def test_jobs_without_a_configuration_are_told_apart_by_their_overrides():
     assert [len(variant.runs) for variant in group(runs)] == [1, 2]
 
 
+def test_jobs_without_a_configuration_belong_to_what_was_typed_alike(sweep):
+    (sweep / "4" / "config.yaml").unlink()
+    variants = group(read_runs(sweep))
+    assert [variant.label for variant in variants] == ["window=1", "window=5", "window=9"]
+    assert [[run.name for run in variant.runs] for variant in variants] == [["0", "1"], ["2", "3"], ["4", "5"]]
+
+
 def test_one_variant_has_a_name_too():
     (variant,) = group([_run(i, {"seed": i}, f"seed={i}") for i in range(3)])
     assert variant.label == "as configured"
@@ -61,7 +68,7 @@ def test_without_a_name_the_first_is_the_baseline(sweep):
     assert choose(group(read_runs(sweep)), None).label == "window=1"
 
 
-@pytest.mark.parametrize(("name", "fault"), [("window", "several variants"), ("depth", "no variant")])
+@pytest.mark.parametrize(("name", "fault"), [("window", "several variants"), ("depth", "no finished variant")])
 def test_a_name_that_does_not_mean_one_is_refused(name, fault, sweep):
     with pytest.raises(UserError, match=rf"baseline={name}: {fault} with this name; there are:\n  baseline='window=1'"):
         choose(group(read_runs(sweep)), name)

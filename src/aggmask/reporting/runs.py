@@ -80,6 +80,7 @@ def read_runs(folder: str | Path) -> list[Run]:
         )
     marks = ("config.yaml", "job.json", ".hydra/overrides.yaml")
     found = {path for mark in marks for path in _holders(root, mark)}
+    found = {path for path in found if not found & set(path.parents)}  # other programs keep a config.yaml in a run, too
     if not found:
         raise UserError(
             f"{folder}: no run in it (no config.yaml in any folder below). A sweep is made by "

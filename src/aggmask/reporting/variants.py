@@ -28,17 +28,16 @@ class Variant:
 
 def group(runs: Sequence[Run]) -> list[Variant]:
     """Variants in the order of their first runs. Jobs that left no configuration are told apart by their overrides."""
+    alike = {frozenset(_typed(run)): _identity(run) for run in runs if run.config}
     kinds: dict[str, list[Run]] = {}
     for run in runs:
-        identity = _settings(run) if run.config else sorted(_typed(run))
-        kinds.setdefault(json.dumps(identity, sort_keys=True, default=str), []).append(run)
+        identity = _identity(run) if run.config else alike.get(frozenset(_typed(run)), _identity(run))
+        kinds.setdefault(identity, []).append(run)
     groups = list(kinds.values())
-    settings = _differences([_typed(members[0]) for members in groups])
-    if len({frozenset(own) for own in settings}) < len(
-        groups
-    ):  # nobody wrote down what was typed, or it says too little
-        flat = [[f"{key}={value}" for key, value in _settings(members[0]).items()] for members in groups]
-        settings = _differences(flat)
+    first = [next((run for run in members if run.config), members[0]) for members in groups]
+    settings = _differences([_typed(run) for run in first])
+    if len({frozenset(own) for own in settings}) < len(groups):  # nobody wrote down what was typed, or too little was
+        settings = _differences([_flat_settings(run) if run.config else _typed(run) for run in first])
     labels = [" ".join(map(_short(settings), own)) or "as configured" for own in settings]
     return [Variant(*parts) for parts in zip(_distinct(labels), map(tuple, settings), groups, strict=True)]
 
@@ -56,9 +55,8 @@ def choose(variants: Sequence[Variant], name: str | None) -> Variant:
     if len(found) == 1:
         return found[0]
     there = "".join(f"\n  baseline='{variant.label}'" for variant in variants)
-    raise UserError(
-        f"baseline={name}: {'several variants' if found else 'no variant'} with this name; there are:{there}"
-    )
+    count = "several variants" if found else "no finished variant"
+    raise UserError(f"baseline={name}: {count} with this name; there are:{there}")
 
 
 def _typed(run: Run) -> list[str]:
@@ -68,6 +66,14 @@ def _typed(run: Run) -> list[str]:
         for text in (override.lstrip("+") for override in run.overrides)
         if text.partition("=")[0] not in _NOT_A_VARIANT and not text.startswith(("sweep.", "hydra"))
     ]
+
+
+def _identity(run: Run) -> str:
+    return json.dumps(_settings(run) if run.config else sorted(_typed(run)), sort_keys=True, default=str)
+
+
+def _flat_settings(run: Run) -> list[str]:
+    return [f"{key}={value}" for key, value in _settings(run).items()]
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -90,7 +96,8 @@ def _flat(node: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _differences(settings: Sequence[list[str]]) -> list[list[str]]:
-    shared = set.intersection(*map(set, settings)) if len(settings) > 1 else set(settings[0])
+    """Of each list what not all have."""
+    shared = set.intersection(*map(set, settings))
     return [[text for text in own if text not in shared] for own in settings]
 
 
