@@ -95,6 +95,10 @@ def test_a_partial_evaluation_is_noted(sweep):
     summary = summarize(sweep, resample_count=1)
     assert list(summary.truth.sizes) == [1005, 1015, 1025]
     assert any("6 runs evaluated a part" in note for note in summary.notes)
+    for run in sweep.iterdir():
+        (run / "results.json").write_text("[]")
+    with pytest.raises(UserError, match=r"no run found anything in .*instances_val2017\.json"):
+        summarize(sweep, resample_count=1)
 
 
 def test_results_of_other_images_are_refused(sweep):

@@ -107,6 +107,10 @@ def summarize(
             f"{len(cut)} runs evaluated a part of the images (trainer.limit_val_batches): AP is over the "
             f"{len(truth.sizes)} images in which any run found anything."
         )
+    if not truth.sizes:
+        raise UserError(
+            f"{folder}: no run found anything in {data.val.annotations}, of which only a part was evaluated"
+        )
     weights = resamples(len(truth.sizes), resample_count)
     scores = {run.folder: _scores(run, truth, weights) for run in finished}
     notes += _disagreements(finished, scores)
@@ -137,8 +141,8 @@ def _scores(run: Run, truth: GroundTruth, weights: np.ndarray) -> _Scores:
     once, each = numbers(whole), numbers(drawn)
     log.info("%s: AP %.4f", run.name, once["AP"].item())
     names = [truth.categories[category] for category in matches.category_ids]
-    categories = zip(names, per_category(whole)[0].tolist(), per_category(drawn).T, strict=True)
-    return _Scores({n: (once[n].item(), each[n]) for n in NUMBERS}, {n: (ap, drawn) for n, ap, drawn in categories})
+    pairs = zip(per_category(whole)[0].tolist(), per_category(drawn).T, strict=True)
+    return _Scores({n: (once[n].item(), each[n]) for n in NUMBERS}, dict(zip(names, pairs, strict=True)))
 
 
 def _row(variant: Variant, baseline: Variant, scores: dict[Path, _Scores]) -> Row:
