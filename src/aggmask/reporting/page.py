@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from aggmask.reporting import figures
+from aggmask.reporting.costs import CANDIDATES
 from aggmask.reporting.pictures import Strip, pictures_or_reason
 from aggmask.reporting.runs import FINISHED
 from aggmask.reporting.summary import Row, Summary
@@ -30,8 +31,8 @@ _FIGURES = (  # function, title, caption
     (
         figures.costs,
         "AP against what it costs",
-        "Bars: standard deviation over seeds. Step: median of a run, without the wait for data; memory: the most "
-        "of a run, of tensors on a GPU, of the process on a CPU.",
+        f"Bars: standard deviation over seeds. Multiply-adds: of one image with {CANDIDATES} masks. Step: median of a "
+        "run, without the wait for data. Memory: the most of a run, of tensors on a GPU, of the process on a CPU.",
     ),
     (figures.sizes, "AP by size", "Small: below 32 x 32 pixels; large: 96 x 96 and more. Bars: deviation over seeds."),
     (

@@ -114,7 +114,7 @@ def summarize(
     weights = resamples(len(truth.sizes), resample_count)
     scores = {run.folder: _scores(run, truth, weights) for run in finished}
     notes += _disagreements(finished, scores)
-    rows = [_row(variant, chosen, scores) for variant in ready]
+    rows = [_row(variant, chosen, scores, len(data.categories)) for variant in ready]
     return Summary(folder, runs, variants, rows, chosen, truth, data, resample_count, notes)
 
 
@@ -145,7 +145,7 @@ def _scores(run: Run, truth: GroundTruth, weights: np.ndarray) -> _Scores:
     return _Scores({n: (once[n].item(), each[n]) for n in NUMBERS}, dict(zip(names, pairs, strict=True)))
 
 
-def _row(variant: Variant, baseline: Variant, scores: dict[Path, _Scores]) -> Row:
+def _row(variant: Variant, baseline: Variant, scores: dict[Path, _Scores], classes: int) -> Row:
     ours, theirs = ([scores[run.folder] for run in each.finished] for each in (variant, baseline))
     told = []
     for kind in ("numbers", "categories"):
@@ -154,7 +154,7 @@ def _row(variant: Variant, baseline: Variant, scores: dict[Path, _Scores]) -> Ro
         compared = () if variant is baseline else own[0]
         told.append({name: paired_difference(_stacked(own, name), _stacked(other, name)) for name in compared})
     spreads, differences, categories, category_differences = told
-    return Row(variant, spreads, categories, differences, category_differences, costs_of(variant))
+    return Row(variant, spreads, categories, differences, category_differences, costs_of(variant, classes))
 
 
 def _stacked(scores: Sequence[Scored], name: str) -> tuple[np.ndarray, np.ndarray]:
