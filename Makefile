@@ -5,12 +5,12 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all fuzz lint format clean
+.PHONY: help setup browser demo test test-all fuzz lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(READY)  ## make .venv with everything in it
+setup: $(READY) browser  ## make .venv with everything in it
 
 $(READY): pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
@@ -18,13 +18,20 @@ $(READY): pyproject.toml
 	$(VENV)/bin/uv pip install --quiet --python $(RUN) --editable ".[dev]"
 	touch $@
 
+browser:  ## Chromium, for the tests of a report's page: installed where it is missing and apt-get may
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+			chromium chromium-driver fonts-dejavu-core >/dev/null || echo "no Chromium: the browser tests will be skipped"; \
+	else echo "no Chromium, and no way to install it: the browser tests will be skipped"; fi
+
 demo: $(READY)  ## train, evaluate and draw on the embedded data set: about 5 minutes on 2 cores
 	$(RUN) -m aggmask.train experiment=demo
 
-test: $(READY)  ## all but the slow tests, two at a time
+test: $(READY) browser  ## all but the slow tests, two at a time
 	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow"
 
-test-all: $(READY)  ## the slow tests too
+test-all: $(READY) browser  ## the slow tests too
 	$(RUN) -m pytest -n 2 --dist loadfile
 
 FUZZ_SECONDS ?= 600

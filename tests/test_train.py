@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 from aggmask.assembly.build import load, read_checkpoint
+from aggmask.callbacks.step_cost import StepCost
 from aggmask.model.pretrained import read_weights
 from aggmask.train import train
 from tests.assembly.test_config import EXPERIMENTS
@@ -105,10 +106,12 @@ def test_gradient_checkpointing_and_frozen_stages_train_together(coco, tmp_path)
     assert parts["trainer"].global_step == 2
 
 
-def test_losses_and_learning_rate_are_recorded(coco, tmp_path):
-    small_run("solo_r50_agg", coco, tmp_path, "trainer.log_every_n_steps=1")
+def test_losses_learning_rate_and_costs_are_recorded(coco, tmp_path):
+    parts = small_run("solo_r50_agg", coco, tmp_path, "trainer.log_every_n_steps=1", "callbacks.step_cost.window=3")
     logged = {key for row in rows_of(tmp_path) for key, value in row.items() if value}
     assert {"train/loss", "train/loss_mask", "train/loss_category", "lr-SGD"} <= logged
+    assert {"train/step_seconds", "train/memory_mb"} <= logged
+    assert [callback.window for callback in parts["trainer"].callbacks if isinstance(callback, StepCost)] == [3]
 
 
 @pytest.mark.parametrize(

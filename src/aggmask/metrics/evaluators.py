@@ -81,15 +81,36 @@ def evaluate(
     if backend not in get_args(Backend):
         raise ValueError(f"no evaluator {backend!r}: choose one of {', '.join(get_args(Backend))}")
     limits = sorted({1, 10, 100, max_detections})
-    # A results list is completed here and not by `loadRes`, which fails on an empty one; areas are those of the masks.
+    run = _by_hotcoco if backend == "hotcoco" else _by_pycocotools
+    accumulated = run(truth.as_coco(), truth.as_coco(_completed(results)), limits)
+    return Evaluation(accumulated["precision"], accumulated["recall"], sorted(truth.categories), limits, max_detections)
+
+
+def match(truth: GroundTruth, results: list[dict[str, Any]], max_detections: int = 100) -> list[dict[str, Any]]:
+    """What matching alone gives: COCOeval's record for each image, category and size that holds anything.
+
+    Args:
+        truth, results, max_detections: as in `evaluate`.
+
+    Returns:
+        dicts of image_id, category_id, aRng (least and largest area), gtIgnore, and of at most `max_detections`
+        detections, best first, dtScores and (for each IoU threshold) dtMatched and dtIgnore.
+    """
+    evaluator = hotcoco.COCOeval(
+        hotcoco.COCO(truth.as_coco()), hotcoco.COCO(truth.as_coco(_completed(results))), "segm"
+    )
+    evaluator.params.max_dets = [max_detections]
+    evaluator.evaluate()
+    return [entry for entry in evaluator.eval_imgs if entry]
+
+
+def _completed(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    # By hand and not by `loadRes`, which fails on an empty list; areas are those of the masks.
     areas = rle.area([result["segmentation"] for result in results])
-    detections = [
+    return [
         {**result, "id": number, "area": area, "iscrowd": 0}
         for number, (result, area) in enumerate(zip(results, areas, strict=True), start=1)
     ]
-    run = _by_hotcoco if backend == "hotcoco" else _by_pycocotools
-    accumulated = run(truth.as_coco(), truth.as_coco(detections), limits)
-    return Evaluation(accumulated["precision"], accumulated["recall"], sorted(truth.categories), limits, max_detections)
 
 
 def _by_hotcoco(truth: dict[str, Any], detections: dict[str, Any], limits: list[int]) -> dict[str, Any]:

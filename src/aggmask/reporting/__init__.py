@@ -1,0 +1,1 @@
+"""From the folders that a sweep leaves to one page: read `summary.py` first."""

@@ -1,0 +1,161 @@
+"""One HTML file with everything in it: tables, figures and pictures; it opens from a disk and prints."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import matplotlib
+from matplotlib.figure import Figure
+from PIL import Image
+
+from aggmask.reporting import figures
+from aggmask.reporting.costs import CANDIDATES
+from aggmask.reporting.pictures import Strip, pictures_or_reason
+from aggmask.reporting.runs import FINISHED
+from aggmask.reporting.summary import Row, Summary
+from aggmask.reporting.tables import NOTHING, Cell, cells, columns, explanation, percent
+
+TABLES = ("table.md", "table.tex")  # beside the page
+_FIGURES = (  # function, title, caption
+    (
+        figures.differences,
+        "Difference to the baseline",
+        "AP of each variant minus AP of the baseline, over all objects and by size, with 95 % bootstrap intervals over "
+        "images.",
+    ),
+    (
+        figures.costs,
+        "AP against what it costs",
+        f"Bars: standard deviation over seeds. Multiply-adds: of one image with {CANDIDATES} masks. Step: median of a "
+        "run, without the wait for data. Memory: the most of a run, of tensors on a GPU, of the process on a CPU.",
+    ),
+    (figures.sizes, "AP by size", "Small: below 32 x 32 pixels; large: 96 x 96 and more. Bars: deviation over seeds."),
+    (
+        figures.curves,
+        "Learning curves",
+        "Thin: one seed; thick: mean over seeds. The loss is averaged over equal parts of the training.",
+    ),
+    (figures.categories, "AP by category", "Best category of the baseline first. Bars: standard deviation over seeds."),
+)
+
+
+def render(summary: Summary, pictures: int) -> str:
+    """The page, with so many validation pictures for each variant."""
+    strips, no_pictures = pictures_or_reason(summary, pictures)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False)
+    template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
+    lines = [
+        {"cells": line, "baseline": row.variant is summary.baseline}
+        for row, line in zip(summary.rows, cells(summary), strict=True)
+    ]
+    return template.render(
+        title=f"Sweep {summary.folder.resolve().name}",
+        facts=_facts(summary),
+        notes=[*summary.notes, *_missing_jobs(summary)],
+        headings=columns(summary),
+        lines=lines,
+        explanation=explanation(summary),
+        files=" and ".join(TABLES),
+        figures=[shown for parts in _FIGURES if (shown := _figure(summary, *parts))],
+        categories=_categories(summary),
+        baseline=summary.baseline.label,
+        strips=[_strip(strip, lines) for strip in strips],
+        no_pictures=f"No pictures: {no_pictures or 'none were asked for, or there are no objects.'}",
+        jobs=_jobs(summary),
+        jobs_text="Only finished jobs are in the tables and figures above.",
+    )
+
+
+def _facts(summary: Summary) -> str:
+    finished = sum(run.state == FINISHED for run in summary.runs)
+    return (
+        f"{len(summary.rows)} variants, {finished} of {len(summary.runs)} jobs finished. "
+        f"{len(summary.truth.sizes)} validation images, {len(summary.truth.annotations)} objects "
+        f"({summary.data.val.annotations}). Baseline: {summary.baseline.label}."
+    )
+
+
+def _missing_jobs(summary: Summary) -> list[str]:
+    missing = [run for run in summary.runs if run.state != FINISHED]
+    if not missing:
+        return []
+    told = "; ".join(f"{run.name} ({run.state}: {run.detail})" for run in missing)
+    return [f"{len(missing)} of {len(summary.runs)} jobs are not finished, and not in these numbers: {told}."]
+
+
+def _categories(summary: Summary) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "cells": [_category(row, name) for row in summary.rows]} for name in summary.rows[0].categories
+    ]
+
+
+def _category(row: Row, name: str) -> Cell:
+    spread, interval = row.categories[name], row.category_differences.get(name)
+    clear = interval is not None and (interval.low > 0 or interval.high < 0)
+    return Cell(percent(spread), None if math.isnan(spread.mean) else spread.mean, clear)
+
+
+def _jobs(summary: Summary) -> list[dict[str, Any]]:
+    variants = {run.folder: variant for variant in summary.variants for run in variant.runs}
+    jobs = []
+    for run in summary.runs:
+        variant = variants[run.folder]
+        ap = max((value for _, _, value in run.logged.get("val/AP", [])), default=None)
+        jobs.append(
+            {
+                "name": run.name,
+                "label": variant.label,
+                "settings": " ".join(variant.settings) or NOTHING,
+                "seed": NOTHING if run.seed is None else run.seed,
+                "state": run.state,
+                "detail": run.detail,
+                "ap": ap,
+                "ap_text": NOTHING if ap is None else f"{100 * ap:.1f}",
+            }
+        )
+    return jobs
+
+
+def _figure(summary: Summary, make: Any, title: str, caption: str) -> dict[str, Any] | None:
+    figure = make(summary)
+    if figure is None:
+        return None
+    width, height = (round(96 * inches) for inches in figure.get_size_inches())
+    return {"title": title, "caption": caption, "source": svg(figure), "width": width, "height": height}
+
+
+def svg(figure: Figure) -> str:
+    """A figure as a data address; the same figure gives the same bytes."""
+    content = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "aggmask", "svg.fonttype": "path"}):
+        figure.savefig(content, format="svg", metadata={"Date": None})
+    return _address("image/svg+xml", content.getvalue())
+
+
+def _strip(strip: Strip, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    labels = ["ground truth", *(line["cells"][0].text for line in lines)]
+    pictures = [
+        {
+            "source": _jpeg(picture),
+            "width": picture.width,
+            "height": picture.height,
+            "text": f"image {strip.image_id}: {label}",
+        }
+        for picture, label in zip(strip.pictures, labels, strict=True)
+    ]
+    return {"image_id": strip.image_id, "pictures": pictures}
+
+
+def _jpeg(picture: Image.Image) -> str:
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=88, optimize=True)
+    return _address("image/jpeg", content.getvalue())
+
+
+def _address(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,0 +1,78 @@
+"""The same few validation pictures for every variant: the objects of its best evaluation over each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from aggmask.drawing.overlay import draw
+from aggmask.errors import UserError
+from aggmask.metrics import rle
+from aggmask.reporting.summary import Summary
+from aggmask.structures import Category, Instances
+
+_SCORE = 0.3  # objects below are not drawn
+_LARGEST = 480  # pixels of the long side
+
+
+class Strip(NamedTuple):
+    """One image: ground truth, then the first finished run of each row of the summary."""
+
+    image_id: int
+    pictures: list[Image.Image]
+
+
+def side_by_side(summary: Summary, count: int) -> list[Strip]:
+    """The first `count` images, by id, in which there is something to find.
+
+    Raises:
+        UserError: an image is not there, or not what the annotations say.
+    """
+    chosen = sorted({a["image_id"] for a in summary.truth.annotations if not a["iscrowd"]})[:count]
+    if not chosen:
+        return []
+    dataset = summary.data.val_dataset
+    found = [_by_image(row.variant.finished[0].results(), chosen) for row in summary.rows]
+    strips = []
+    for image_id in chosen:
+        pixels, truth = dataset.original(image_id)
+        shown = [truth, *(_instances(results[image_id], truth.size, dataset.index.categories) for results in found)]
+        strips.append(Strip(image_id, [_drawn(pixels, instances) for instances in shown]))
+    return strips
+
+
+def pictures_or_reason(summary: Summary, count: int) -> tuple[list[Strip], str | None]:
+    """`side_by_side`, or why there is nothing to see: a page of numbers is worth having without its images."""
+    try:
+        return side_by_side(summary, count), None
+    except (UserError, OSError) as error:
+        return [], str(error).partition("\n")[0]
+
+
+def _by_image(results: Sequence[dict[str, Any]], image_ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in image_ids}
+    for result in results:
+        if result["image_id"] in found and result["score"] >= _SCORE:
+            found[result["image_id"]].append(result)
+    return found
+
+
+def _instances(results: list[dict[str, Any]], size: tuple[int, int], categories: Sequence[Category]) -> Instances:
+    """COCO results of one image as objects of the original frame."""
+    labels = {category.id: label for label, category in enumerate(categories)}
+    instances = Instances.empty(size, categories)
+    bitmaps = [torch.from_numpy(rle.decode(result["segmentation"]["counts"], size))[None] for result in results]
+    instances.masks = torch.cat([instances.masks, *bitmaps])
+    instances.scores = torch.tensor([result["score"] for result in results])
+    instances.labels = torch.tensor([labels[result["category_id"]] for result in results], dtype=torch.long)
+    return instances
+
+
+def _drawn(pixels: np.ndarray, instances: Instances) -> Image.Image:
+    picture = draw(pixels, instances, _SCORE)
+    picture.thumbnail((_LARGEST, _LARGEST))
+    return picture

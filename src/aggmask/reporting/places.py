@@ -1,0 +1,57 @@
+"""The validation data that a sweep was evaluated on, found again from its configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from aggmask.data.datamodule import CocoDataModule
+from aggmask.data.places import Split, is_found
+from aggmask.data.storage import is_url
+from aggmask.errors import UserError
+from aggmask.reporting.runs import Run
+
+
+def validation_data(runs: Sequence[Run], folder: Path, root: str | None = None) -> CocoDataModule:
+    """The data of finished runs, for its annotations and images; nothing is drawn or downloaded.
+
+    Args:
+        folder: of the sweep; relative places are looked for from the working folder, then from above it.
+        root: where the data is now; None: where the runs had it.
+
+    Raises:
+        UserError: it is not there, or the runs were evaluated on different files.
+    """
+    places = {_place(run, root) for run in runs}
+    if len(places) > 1:
+        lines = "".join(f"\n  {split.annotations}" for split in sorted(places, key=str))
+        raise UserError(
+            f"the runs were evaluated on different validation annotations:{lines}\nReport each data set alone"
+        )
+    split = places.pop()
+    for base in (Path.cwd(), *folder.resolve().parents):
+        annotations, images = (_from(base, place) for place in (split.annotations, split.images))
+        if is_found(annotations):
+            return CocoDataModule(val={"annotations": annotations, "images": images})
+    raise UserError(
+        f"{split.annotations}: the validation annotations are not there any more; say where the data set is: root=DIR"
+    )
+
+
+def _place(run: Run, root: str | None) -> Split:
+    data = run.config["data"]
+    if root is not None:
+        return Split.of("val", None, Path(root).expanduser())
+    return Split.of("val", data.get("val"), data.get("root") and Path(data["root"]).expanduser())
+
+
+def _from(base: Path, place: str | None) -> str | None:
+    return place if place is None or is_url(place) else str(base / Path(place).expanduser())
+
+
+def partly_evaluated(runs: Sequence[Run]) -> Iterator[Run]:
+    """Runs whose validation was cut short: the images of their evaluation are not known."""
+    for run in runs:
+        limit = run.config["trainer"].get("limit_val_batches", 1.0)
+        if not (isinstance(limit, float) and limit == 1.0):
+            yield run

@@ -1,0 +1,160 @@
+"""The jobs of a sweep as their folders tell them: what each one is, how far it came, what it logged.
+
+A sweep is any folder of run folders. Hydra's own launcher leaves `.hydra/overrides.yaml` in each of them, the process
+launcher `job.json` and `outcome.json`; a run's own `config.yaml` and `results.json` are there in either case.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from aggmask.errors import UserError
+
+FINISHED, FAILED, UNFINISHED = "finished", "failed", "unfinished"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One job: a folder."""
+
+    folder: Path
+    name: str  # of the folder, from the sweep's
+    config: Mapping[str, Any]  # resolved; empty where the job ended before it was written
+    overrides: tuple[str, ...]  # as typed; empty where nobody wrote them down
+    state: str  # FINISHED, FAILED or UNFINISHED
+    detail: str  # why it is not finished
+
+    @property
+    def seed(self) -> int | None:
+        """None where nothing says it."""
+        typed = [text.removeprefix("seed=") for text in self.overrides if text.startswith("seed=")]
+        return self.config.get("seed", int(typed[-1]) if typed and typed[-1].isdecimal() else None)
+
+    @property
+    def max_detections(self) -> int:
+        """Of a category in an image that AP counts, as in training."""
+        return self.config["metric"].get("max_detections") or self.config["decoder"]["max_detections"]
+
+    def results(self) -> list[dict[str, Any]]:
+        """COCO results of the best evaluation."""
+        return json.loads((self.folder / "results.json").read_text())
+
+    @cached_property
+    def logged(self) -> dict[str, list[tuple[float, float, float]]]:
+        """Name -> (epoch, step, value) of each time that it was logged, from `metrics.csv`."""
+        file = self.folder / "metrics.csv"
+        series: dict[str, list[tuple[float, float, float]]] = {}
+        if not file.is_file():
+            return series
+        with file.open(newline="") as rows:
+            for row in csv.DictReader(rows):
+                epoch, step = (float(row.get(key) or "nan") for key in ("epoch", "step"))
+                for name, text in row.items():
+                    value = _number(text)
+                    if name not in ("epoch", "step") and value is not None:
+                        series.setdefault(name, []).append((epoch, step, value))
+        return series
+
+
+def read_runs(folder: str | Path) -> list[Run]:
+    """All jobs below a folder, numbered folders in the order of their numbers.
+
+    Raises:
+        UserError: there is no such folder, or no job in it.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise UserError(
+            f"{folder}: there is no such folder; give the folder of a sweep, like sweeps/2026-01-31_12-00-00"
+        )
+    marks = ("config.yaml", "job.json", ".hydra/overrides.yaml")
+    found = {path for mark in marks for path in _holders(root, mark)}
+    found = {path for path in found if not found & set(path.parents)}  # other programs keep a config.yaml in a run, too
+    if not found:
+        raise UserError(
+            f"{folder}: no run in it (no config.yaml in any folder below). A sweep is made by "
+            "`python -m aggmask.train experiment=demo seed=0,1,2 --multirun`"
+        )
+    return [_read(path, root) for path in sorted(found, key=lambda path: _natural(str(path.relative_to(root))))]
+
+
+def _holders(root: Path, mark: str) -> list[Path]:
+    depth = mark.count("/") + 1
+    return [p.parents[depth - 1] for p in root.rglob(mark) if depth == 2 or p.parent.name != ".hydra"]
+
+
+def _natural(text: str) -> list[Any]:
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def _read(folder: Path, root: Path) -> Run:
+    job = _json(folder / "job.json") or {}
+    config = _yaml(folder / "config.yaml") or job.get("config") or {}
+    overrides = job.get("overrides") or _yaml(folder / ".hydra" / "overrides.yaml") or []
+    name = str(folder.relative_to(root))
+    name = root.resolve().name if name == "." else name
+    return Run(folder, name, config, tuple(map(str, overrides)), *_state(folder, config))
+
+
+def _state(folder: Path, config: Mapping[str, Any]) -> tuple[str, str]:
+    """(state, why it is not finished)."""
+    outcome = _json(folder / "outcome.json") or {}
+    if outcome.get("state") == "failed":
+        return FAILED, str(outcome.get("error", "")).partition("\n")[0]
+    if not config:
+        return FAILED, "ended before its configuration was written"
+    if not outcome and (left := _left(folder, config)):
+        return UNFINISHED, left
+    if not (folder / "results.json").is_file():
+        return UNFINISHED, "nothing was evaluated"
+    if _json(folder / "results.json") is None:
+        return FAILED, "results.json cannot be read"
+    return FINISHED, ""
+
+
+def _left(folder: Path, config: Mapping[str, Any]) -> str:
+    """How far a run is that was not seen to end; empty when it came to its end."""
+    try:  # tensors stay on the disk
+        content = torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        return "no epoch was finished"
+    except Exception as error:  # a kill may cut a checkpoint off anywhere
+        return f"last.ckpt cannot be read ({type(error).__name__})"
+    epochs, step = content["epoch"] + 1, content["global_step"]
+    most_epochs, most_steps = config["trainer"].get("max_epochs"), config["trainer"].get("max_steps") or -1
+    if 0 < most_steps <= step or (most_epochs is not None and epochs >= most_epochs):
+        return ""
+    return f"{epochs} of {most_epochs} epochs" if most_steps < 0 else f"{step} of {most_steps} steps"
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _yaml(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_text())
+    except (FileNotFoundError, yaml.YAMLError):
+        return None

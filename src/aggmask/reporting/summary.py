@@ -1,0 +1,176 @@
+"""A sweep in numbers: the mean and spread of each variant over seeds, its difference to the baseline, what it costs.
+
+AP is computed anew from each run's `results.json` and the validation annotations, so that every number, and every
+resample of the bootstrap, comes from the same evaluation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from aggmask.data.datamodule import CocoDataModule
+from aggmask.errors import UserError
+from aggmask.metrics import ground_truth
+from aggmask.metrics.ground_truth import GroundTruth
+from aggmask.metrics.resampling import (
+    NUMBERS,
+    Interval,
+    Matches,
+    average_precision,
+    numbers,
+    paired_difference,
+    per_category,
+    resamples,
+)
+from aggmask.reporting.costs import costs_of
+from aggmask.reporting.places import partly_evaluated, validation_data
+from aggmask.reporting.runs import Run, read_runs
+from aggmask.reporting.variants import Variant, choose, group
+
+log = logging.getLogger(__name__)
+_AGREED = 5e-4  # AP: metrics.csv holds float32
+
+
+class Spread(NamedTuple):
+    """Over seeds. The mean is NaN where there is no ground truth, the deviation where there is one seed."""
+
+    mean: float
+    deviation: float  # of a sample: divided by n - 1
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Spread:
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+        return cls(float(np.mean(values)), deviation)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant; names are those of NUMBERS and of the categories."""
+
+    variant: Variant
+    numbers: dict[str, Spread]
+    categories: dict[str, Spread]
+    differences: dict[str, Interval]  # to the baseline; empty for the baseline itself
+    category_differences: dict[str, Interval]
+    costs: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the page shows."""
+
+    folder: Path
+    runs: list[Run]
+    variants: list[Variant]
+    rows: list[Row]  # of variants with a finished run
+    baseline: Variant
+    truth: GroundTruth
+    data: CocoDataModule
+    resamples: int
+    notes: list[str]
+
+
+def summarize(
+    folder: str | Path, baseline: str | None = None, resample_count: int = 1000, root: str | None = None
+) -> Summary:
+    """Read a sweep and compute everything that is told about it.
+
+    Args:
+        baseline: what the others are compared with: a label, a setting or a run; None: the first variant.
+        resample_count: of the bootstrap over images.
+        root: where the validation data is now; None: where it was.
+
+    Raises:
+        UserError: there is no sweep, nothing in it is finished, or its validation data is not there.
+    """
+    folder = Path(folder).expanduser()
+    runs = read_runs(folder)
+    variants = group(runs)
+    finished = [run for variant in variants for run in variant.finished]
+    if not finished:
+        states = "".join(f"\n  {run.name}: {run.state}, {run.detail}" for run in runs)
+        raise UserError(f"{folder}: none of its jobs is finished:{states}")
+    ready = [variant for variant in variants if variant.finished]
+    chosen = choose(ready, baseline)
+    data = validation_data(finished, folder, root)
+    truth = ground_truth.load(data.val.annotations, [category.id for category in data.categories])
+    notes = []
+    if cut := list(partly_evaluated(finished)):
+        truth = truth.restricted_to({found["image_id"] for run in finished for found in run.results()})
+        notes.append(
+            f"{len(cut)} runs evaluated a part of the images (trainer.limit_val_batches): AP is over the "
+            f"{len(truth.sizes)} images in which any run found anything."
+        )
+    if not truth.sizes:
+        raise UserError(
+            f"{folder}: no run found anything in {data.val.annotations}, of which only a part was evaluated"
+        )
+    weights = resamples(len(truth.sizes), resample_count)
+    scores = {run.folder: _scores(run, truth, weights) for run in finished}
+    notes += _disagreements(finished, scores)
+    rows = [_row(variant, chosen, scores, len(data.categories)) for variant in ready]
+    return Summary(folder, runs, variants, rows, chosen, truth, data, resample_count, notes)
+
+
+Scored = dict[str, tuple[float, np.ndarray]]  # name -> AP on all images, and on each of R resamples
+
+
+class _Scores(NamedTuple):
+    """Of one run."""
+
+    numbers: Scored
+    categories: Scored
+
+
+def _scores(run: Run, truth: GroundTruth, weights: np.ndarray) -> _Scores:
+    results = run.results()
+    strangers = {found["image_id"] for found in results} - truth.sizes.keys()
+    if strangers:
+        raise UserError(
+            f"{run.folder / 'results.json'}: image {min(strangers)} is not in the validation annotations, so these are "
+            "others than the run was evaluated on; say where the right ones are: root=DIR"
+        )
+    matches = Matches.of(truth, results, run.max_detections)
+    whole, drawn = average_precision(matches), average_precision(matches, weights)
+    once, each = numbers(whole), numbers(drawn)
+    log.info("%s: AP %.4f", run.name, once["AP"].item())
+    names = [truth.categories[category] for category in matches.category_ids]
+    pairs = zip(per_category(whole)[0].tolist(), per_category(drawn).T, strict=True)
+    return _Scores({n: (once[n].item(), each[n]) for n in NUMBERS}, dict(zip(names, pairs, strict=True)))
+
+
+def _row(variant: Variant, baseline: Variant, scores: dict[Path, _Scores], classes: int) -> Row:
+    ours, theirs = ([scores[run.folder] for run in each.finished] for each in (variant, baseline))
+    told = []
+    for kind in ("numbers", "categories"):
+        own, other = ([getattr(score, kind) for score in side] for side in (ours, theirs))
+        told.append({name: Spread.of(np.array([scored[name][0] for scored in own])) for name in own[0]})
+        compared = () if variant is baseline else own[0]
+        told.append({name: paired_difference(_stacked(own, name), _stacked(other, name)) for name in compared})
+    spreads, differences, categories, category_differences = told
+    return Row(variant, spreads, categories, differences, category_differences, costs_of(variant, classes))
+
+
+def _stacked(scores: Sequence[Scored], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """((s,), (s, R)) of s seeds."""
+    once, each = zip(*(scored[name] for scored in scores), strict=True)
+    return np.array(once), np.stack(each)
+
+
+def _disagreements(runs: Sequence[Run], scores: dict[Path, _Scores]) -> list[str]:
+    """A note where training logged another AP than its results give: the annotations may have changed since."""
+    told = []
+    for run in runs:
+        best = max((value for _, _, value in run.logged.get("val/AP", [])), default=None)
+        found = scores[run.folder].numbers["AP"][0]
+        if best is not None and abs(best - found) > _AGREED:
+            told.append(f"{run.name}: {found:.4f}, logged {best:.4f}")
+    if not told:
+        return []
+    return [f"The results of {len(told)} runs give another AP than training logged ({'; '.join(told)})."]

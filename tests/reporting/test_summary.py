@@ -1,0 +1,121 @@
+"""Numbers of a made-up sweep against the evaluator itself."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from aggmask.errors import UserError
+from aggmask.metrics.evaluators import evaluate
+from aggmask.reporting.summary import Spread, summarize
+from tests.data.make_coco import CATEGORIES
+from tests.reporting.made_sweep import moved
+
+
+@pytest.fixture
+def truth(summary):
+    return summary.truth
+
+
+def _evaluated(sweep, truth) -> list[float]:
+    results = [json.loads((sweep / str(run) / "results.json").read_text()) for run in range(6)]
+    return [evaluate(truth, found).summary()["AP"] for found in results]
+
+
+def test_rows_are_means_and_deviations_of_the_runs(summary, sweep, truth):
+    aps = np.array(_evaluated(sweep, truth)).reshape(3, 2)
+    for row, own in zip(summary.rows, aps, strict=True):
+        assert row.numbers["AP"].mean == pytest.approx(own.mean(), abs=1e-12)
+        assert row.numbers["AP"].deviation == pytest.approx(own.std(ddof=1), abs=1e-12)
+    assert summary.rows[1].numbers["AP"].mean > summary.rows[2].numbers["AP"].mean > summary.rows[0].numbers["AP"].mean
+    names = [category["name"] for category in CATEGORIES]
+    assert list(summary.rows[0].categories) == names
+    whole = np.mean([summary.rows[1].categories[name].mean for name in names])
+    assert whole == pytest.approx(summary.rows[1].numbers["AP"].mean)
+
+
+def test_differences_are_to_the_chosen_baseline(sweep, truth):
+    aps = np.array(_evaluated(sweep, truth)).reshape(3, 2).mean(1)
+    summary = summarize(sweep, "window=5", resample_count=200)
+    assert summary.baseline.label == "window=5"
+    assert summary.rows[1].differences == summary.rows[1].category_differences == {}
+    interval = summary.rows[0].differences["AP"]
+    assert interval.value == pytest.approx(aps[0] - aps[1], abs=1e-12)
+    assert interval.low < interval.value < interval.high < 0
+    assert set(summary.rows[0].category_differences) == {category["name"] for category in CATEGORIES}
+
+
+def test_equal_results_differ_by_nothing(sweep):
+    for own, other in (("2", "0"), ("3", "1")):
+        (sweep / own / "results.json").write_text((sweep / other / "results.json").read_text())
+    assert summarize(sweep, resample_count=50).rows[1].differences["AP"] == (0, 0, 0)
+
+
+def test_the_same_number_of_resamples_gives_the_same_interval(summary, sweep):
+    intervals = [summarize(sweep, "window=5", n).rows[0].differences["AP"] for n in (20, 200)]
+    assert summary.rows[0].differences["AP"] == intervals[0] != intervals[1]
+
+
+def test_unfinished_jobs_are_kept_but_do_not_count(sweep):
+    (sweep / "2" / "results.json").unlink()
+    (sweep / "0" / "results.json").unlink()
+    (sweep / "1" / "results.json").unlink()
+    summary = summarize(sweep, resample_count=5)
+    assert [row.variant.label for row in summary.rows] == ["window=5", "window=9"]
+    assert [len(variant.finished) for variant in summary.variants] == [0, 1, 2]
+    assert len(summary.runs) == 6
+    assert math.isnan(summary.rows[0].numbers["AP"].deviation)
+    assert summary.baseline.label == "window=5"
+
+
+def test_nothing_finished_is_an_error_that_says_why(sweep):
+    for run in sweep.iterdir():
+        (run / "results.json").unlink()
+    with pytest.raises(UserError, match="none of its jobs is finished:\n  0: unfinished, nothing was evaluated"):
+        summarize(sweep)
+
+
+def test_another_ap_than_training_logged_is_noted(sweep, truth):
+    aps = _evaluated(sweep, truth)
+    for run, ap in enumerate(aps):
+        (sweep / str(run) / "metrics.csv").write_text(f"epoch,step,val/AP\n0,1,0.0\n1,3,{ap}\n")
+    assert summarize(sweep, resample_count=1).notes == []
+    (sweep / "3" / "metrics.csv").write_text("epoch,step,val/AP\n0,1,0.001\n")
+    (note,) = summarize(sweep, resample_count=1).notes
+    assert note == f"The results of 1 runs give another AP than training logged (3: {aps[3]:.4f}, logged 0.0010)."
+
+
+def test_a_partial_evaluation_is_noted(sweep):
+    for run in sweep.iterdir():
+        file = run / "config.yaml"
+        file.write_text(file.read_text().replace("limit_val_batches: 1.0", "limit_val_batches: 1"))
+        found = [r for r in json.loads((run / "results.json").read_text()) if r["image_id"] < 1030]
+        (run / "results.json").write_text(json.dumps(found))
+    summary = summarize(sweep, resample_count=1)
+    assert list(summary.truth.sizes) == [1005, 1015, 1025]
+    assert any("6 runs evaluated a part" in note for note in summary.notes)
+    for run in sweep.iterdir():
+        (run / "results.json").write_text("[]")
+    with pytest.raises(UserError, match=r"no run found anything in .*instances_val2017\.json"):
+        summarize(sweep, resample_count=1)
+
+
+def test_results_of_other_images_are_refused(sweep):
+    file = sweep / "1" / "results.json"
+    file.write_text(json.dumps([{**json.loads(file.read_text())[0], "image_id": 77}]))
+    with pytest.raises(UserError, match=r"1/results.json: image 77 is not in the validation annotations"):
+        summarize(sweep)
+
+
+def test_the_configured_number_of_detections_counts(sweep, truth):
+    file = sweep / "0" / "config.yaml"
+    file.write_text(file.read_text().replace("max_detections: 100", "max_detections: 1"))
+    summary = summarize(sweep / "0", resample_count=1)
+    found = moved(truth, 2, np.random.default_rng((1, 0)))
+    assert summary.rows[0].numbers["AP"].mean == pytest.approx(evaluate(truth, found, 1).summary()["AP"], abs=1e-12)
+
+
+def test_spread():
+    assert Spread.of(np.array([1.0, 3.0])) == pytest.approx((2.0, math.sqrt(2)))
+    assert math.isnan(Spread.of(np.array([1.0])).deviation)
