@@ -15,6 +15,7 @@ from aggmask.assembly.config import plain
 from aggmask.assembly.workspace import read
 from aggmask.errors import UserError
 from tests.runs import command, composed
+from tests.wandb_server import Server
 
 
 def config(*overrides: str) -> dict[str, Any]:
@@ -74,6 +75,20 @@ def test_a_file_holds_the_workspace(tmp_path):
     assert made.settings.max_runs == 7
     assert made.runset_settings.filters == "Metric(\"Group\") == 'window'"
     assert made.runset_settings.order[0].item.name == "best/AP"
+
+
+def test_a_server_gets_what_a_file_would_hold(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("WANDB_API_KEY", "local-" + "0" * 40)
+    with Server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        dashboard.dashboard(config("entity=me", "project=p", "group=g"))
+    (sent,) = server.variables("upsertView")
+    made = definition(tmp_path, "entity=me", "project=p", "group=g")
+    spec = json.loads(sent["spec"])
+    assert (sent["entityName"], sent["projectName"], sent["displayName"]) == ("me", "p", made["displayName"])
+    assert metric_keys(spec) == metric_keys(made)
+    assert config_keys(spec) == config_keys(made)
+    assert capsys.readouterr().out.startswith(f"{server.url}/me/p")
 
 
 def test_the_command(monkeypatch, capsys, tmp_path):

@@ -65,3 +65,23 @@ def test_runs_end_with_the_block_and_other_errors_are_raised(tmp_path, monkeypat
     monkeypatch.setattr(wandb, "init", refuse)
     with pytest.raises(wandb.Error):  # offline there is nothing to fall back on
         _ = wandb_logger(str(tmp_path / "2"), "p", mode="offline").experiment
+
+
+def test_a_server_that_has_gone_away_is_told_and_stops_nothing(tmp_path, caplog):
+    class Gone:
+        id = "x"
+
+        def log(self, _):
+            raise wandb.errors.AuthenticationError("no answer")
+
+        def log_artifact(self, *_, **__):
+            raise wandb.errors.CommError("no answer")
+
+    logger = wandb_logger(str(tmp_path), "p", mode="offline", checkpoints=True)
+    logger._experiment = Gone()
+    logger.log_metrics({"val/categories": 1}, 3)
+    (tmp_path / "best.ckpt").write_bytes(b"x")
+    logger._files = {"best": tmp_path / "best.ckpt"}
+    logger.finalize("success")
+    assert "W&B did not take val/categories of step 3: no answer" in caplog.text
+    assert "W&B did not take best.ckpt: no answer" in caplog.text

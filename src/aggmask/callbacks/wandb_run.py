@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,22 @@ class WandbRun(WandbLogger):
             self._files[path.stem] = path
 
     @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Tables and artifacts ask the server in this thread, so a server that has gone away is told here."""
+        try:
+            super().log_metrics(metrics, step)
+        except (wandb.Error, OSError) as error:
+            log.warning("W&B did not take %s of step %s: %s", ", ".join(metrics), step, error)
+
+    @rank_zero_only
     def finalize(self, status: str) -> None:
         for name, path in self._files.items():
             artifact = wandb.Artifact(f"model-{self.version}", type="model")
             artifact.add_file(str(path), name=path.name)
-            self.experiment.log_artifact(artifact, aliases=[name])
+            try:
+                self.experiment.log_artifact(artifact, aliases=[name])
+            except (wandb.Error, OSError) as error:
+                log.warning("W&B did not take %s: %s", path.name, error)
         self._files = {}
 
 
@@ -75,8 +86,8 @@ def finished(loggers: Iterable[Logger]) -> Iterator[None]:
         failed = False
     finally:
         for logger in loggers:
-            if isinstance(logger, WandbRun):
-                logger.experiment.finish(exit_code=int(failed))
+            if isinstance(logger, WandbRun) and logger._experiment is not None:
+                logger._experiment.finish(exit_code=int(failed))
 
 
 def wandb_logger(
