@@ -28,6 +28,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from aggmask.assembly.build import build, build_module, build_trainer, make_recipe
+    from aggmask.callbacks.wandb_run import finished
 
     # Hydra has made the run's folder, so that it exists says nothing.
     warnings.filterwarnings("ignore", r"(Experiment logs|Checkpoint) directory .* exists and is not empty")
@@ -48,11 +49,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     if trainer.is_global_zero:
         Path(config["output_dir"]).mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(config), Path(config["output_dir"], "config.yaml"))
-    for logger in loggers:
-        logger.log_hyperparams(config)
-    trainer.fit(module, datamodule=data, ckpt_path=config["resume"])
-    if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and trainer.limit_val_batches:
-        trainer.validate(module, datamodule=data, verbose=False)  # max_steps ended inside an epoch
+    with finished(loggers):
+        for logger in loggers:
+            logger.log_hyperparams(config)
+        trainer.fit(module, datamodule=data, ckpt_path=config["resume"])
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and trainer.limit_val_batches:
+            trainer.validate(module, datamodule=data, verbose=False)  # max_steps ended inside an epoch
     return {"config": config, "data": data, "module": module, "trainer": trainer}
 
 

@@ -2,6 +2,7 @@ import json
 from types import SimpleNamespace
 
 import torch
+from pytorch_lightning.loggers import WandbLogger
 
 from aggmask.callbacks.results import BestResults
 
@@ -17,12 +18,15 @@ class Metric:
 def test_results_are_those_of_the_best_evaluation(tmp_path):
     path = tmp_path / "results.json"
     keeper, module = BestResults(str(path)), SimpleNamespace(metric=Metric())
+    run = SimpleNamespace(summary={})
 
     def evaluated(ap: float) -> float:
         numbers = {f"val/{name}": torch.tensor(ap) for name in ("AP", "AP50", "AP75")}
-        trainer = SimpleNamespace(sanity_checking=False, callback_metrics=numbers, is_global_zero=True, global_step=1)
+        told = {"callback_metrics": numbers, "loggers": [WandbLogger(experiment=run)], "global_step": 1}
+        trainer = SimpleNamespace(sanity_checking=False, is_global_zero=True, **told)
         module.metric.value = ap
         keeper.on_validation_end(trainer, module)
+        assert run.summary["best/AP"] == keeper.best
         return json.loads(path.read_text())
 
     assert [evaluated(ap) for ap in (0.0, 0.25, 0.125, 0.5)] == [0.0, 0.25, 0.25, 0.5]

@@ -1,6 +1,7 @@
 import pytest
+import wandb
 
-from aggmask.callbacks.wandb_run import wandb_logger
+from aggmask.callbacks.wandb_run import finished, wandb_logger
 from aggmask.errors import UserError
 
 
@@ -26,4 +27,61 @@ def test_the_run_id_is_kept(tmp_path):
 
 def test_an_unknown_mode_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"logger\.wandb\.mode=onlin: must be online"):
-        wandb_logger(str(tmp_path), mode="onlin")
+        wandb_logger(str(tmp_path), project="p", mode="onlin")
+
+
+def test_what_is_asked_of_wandb(tmp_path):
+    named = {"name": "n", "entity": "me", "group": "g", "tags": ["a"]}
+    logger = wandb_logger(str(tmp_path), "p", mode="online", init_timeout=3, finish_timeout=4, **named)
+    asked = logger._wandb_init
+    assert {key: asked[key] for key in named} == named
+    assert (asked["settings"].init_timeout, asked["settings"].finish_timeout) == (3, 4)
+    assert asked["resume"] == "allow"
+
+
+class Run:
+    """Ends as wandb's does."""
+
+    def __init__(self):
+        self.code = None
+
+    def finish(self, exit_code):
+        self.code = exit_code
+
+
+def test_runs_end_with_the_block_and_other_errors_are_raised(tmp_path, monkeypatch):
+    loggers = [wandb_logger(str(tmp_path / str(i)), "p", mode="offline") for i in range(2)]
+    for logger in loggers:
+        logger._experiment = Run()
+    with finished(loggers[:1]):
+        pass
+    with pytest.raises(KeyboardInterrupt), finished(loggers[1:]):
+        raise KeyboardInterrupt
+    assert [logger.experiment.code for logger in loggers] == [0, 1]
+
+    def refuse(**_):
+        raise wandb.Error("no")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(wandb.Error):  # offline there is nothing to fall back on
+        _ = wandb_logger(str(tmp_path / "2"), "p", mode="offline").experiment
+
+
+def test_a_server_that_has_gone_away_is_told_and_stops_nothing(tmp_path, caplog):
+    class Gone:
+        id = "x"
+
+        def log(self, _):
+            raise wandb.errors.AuthenticationError("no answer")
+
+        def log_artifact(self, *_, **__):
+            raise wandb.errors.CommError("no answer")
+
+    logger = wandb_logger(str(tmp_path), "p", mode="offline", checkpoints=True)
+    logger._experiment = Gone()
+    logger.log_metrics({"val/categories": 1}, 3)
+    (tmp_path / "best.ckpt").write_bytes(b"x")
+    logger._files = {"best": tmp_path / "best.ckpt"}
+    logger.finalize("success")
+    assert "W&B did not take val/categories of step 3: no answer" in caplog.text
+    assert "W&B did not take best.ckpt: no answer" in caplog.text

@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import wandb
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
+from aggmask.callbacks.keys import PICTURES, logged_step
 from aggmask.decoding.decode import as_instances
 from aggmask.drawing.overlay import beside, contact_sheet, draw
+from aggmask.errors import UserError
 from aggmask.structures import Detections, ImageBatch, Instances
+
+_IDS = 255  # that a W&B mask has beside 0, the background, which is not shown
 
 
 class ValidationPictures(pl.Callback):
     """Writes PNG files, and sends the pictures to W&B (as mask overlays) and TensorBoard where these are used.
 
+    The files are written anew at every evaluation. What is sent stays, so it has a budget: `count` pictures, three
+    files each in W&B, at `sends` evaluations at most, which are spread over the training.
+
     Args:
-        folder: for `<image id>.png` and `sheet.png` with all of them; written anew at every evaluation.
+        folder: for `<image id>.png` and `sheet.png` with all of them.
         count: how many: the first that global rank 0 evaluates, always the same ones.
         score_threshold: objects below are not drawn.
+        sends: evaluations whose pictures are sent, the last one among them; of fewer, all.
     """
 
-    def __init__(self, folder: str, count: int = 8, score_threshold: float = 0.3) -> None:
-        self.folder, self.count, self.score_threshold = Path(folder), count, score_threshold
-        self._pictures: list[Image.Image] = []
-        self._overlays: list[Any] = []
+    def __init__(self, folder: str, count: int = 8, score_threshold: float = 0.3, sends: int = 12) -> None:
+        if count < 0 or sends < 0:
+            raise UserError(f"callbacks.pictures: count={count}, sends={sends}: must not be negative")
+        self.folder, self.count, self.score_threshold, self.sends = Path(folder), count, score_threshold, sends
+        self._shown: list[tuple[int, np.ndarray, Instances, Instances, Image.Image]] = []
+        self._used = 0  # of the budget
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._pictures, self._overlays = [], []
+        self._shown = []
 
     def on_validation_batch_end(
         self,
@@ -44,44 +56,93 @@ class ValidationPictures(pl.Callback):
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         for image_id, frame, found in zip(batch.image_ids, batch.frames, outputs, strict=True):
-            if len(self._pictures) == self.count:
+            if len(self._shown) == self.count:
                 return
             found = found[found.scores >= self.score_threshold]
             instances = as_instances(found, frame, pl_module.categories, pl_module.decoder.mask_threshold)
-            self._show(trainer, image_id, instances)
+            pixels, truth = trainer.datamodule.val_dataset.original(image_id)
+            picture = beside(draw(pixels, truth), draw(pixels, instances, self.score_threshold))
+            self._shown.append((image_id, pixels, truth, instances, picture))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._pictures:
-            contact_sheet(self._pictures, columns=2).save(self.folder / "sheet.png")
-        for logger in trainer.loggers:
-            if self._overlays and isinstance(logger, WandbLogger):
-                logger.experiment.log({"val/pictures": self._overlays, "trainer/global_step": trainer.global_step})
-
-    def _show(self, trainer: pl.Trainer, image_id: int, found: Instances) -> None:
-        pixels, truth = trainer.datamodule.val_dataset.original(image_id)
-        picture = beside(draw(pixels, truth), draw(pixels, found, self.score_threshold))
-        self._pictures.append(picture)
+        if not self._shown:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
-        picture.save(self.folder / f"{image_id}.png")
+        for image_id, *_, picture in self._shown:
+            picture.save(self.folder / f"{image_id}.png")
+        contact_sheet([picture for *_, picture in self._shown], columns=2).save(self.folder / "sheet.png")
+        due = budget_due(self.sends, trainer.global_step, trainer.estimated_stepping_batches, self._used)
+        if due > self._used:
+            self._used = due
+            self._send(trainer)
+        self._shown = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"used": self._used}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._used = state["used"]
+
+    def _send(self, trainer: pl.Trainer) -> None:
+        step = logged_step(trainer)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                self._overlays.append(_wandb_image(image_id, pixels, truth, found))
+                # W&B draws all pictures of a key in the size of the first one.
+                size = tuple(np.max([pixels.shape[:2] for _, pixels, *_ in self._shown], axis=0))
+                logger.log_metrics({PICTURES: [_wandb_image(*shown[:4], size) for shown in self._shown]}, step)
             elif isinstance(logger, TensorBoardLogger):
-                name, step = f"val/pictures/{image_id}", trainer.global_step
-                logger.experiment.add_image(name, np.asarray(picture), step, dataformats="HWC")
+                for image_id, *_, picture in self._shown:
+                    logger.experiment.add_image(f"{PICTURES}/{image_id}", np.asarray(picture), step, dataformats="HWC")
 
 
-def _wandb_image(image_id: int, pixels: np.ndarray, truth: Instances, found: Instances) -> Any:
-    import wandb
+def budget_due(budget: int, step: int, steps: float, used: int) -> int:
+    """How much of a budget may be used by `step` of `steps`, if it is to last; without an end, one more each time."""
+    if steps == float("inf"):
+        return min(used + 1, budget)
+    return min(budget * step // max(int(steps), 1), budget)
 
-    masks = {"ground_truth": _flat(truth), "prediction": _flat(found)}
-    return wandb.Image(pixels, caption=str(image_id), masks=masks)
+
+def _wandb_image(
+    image_id: int, pixels: np.ndarray, truth: Instances, found: Instances, size: tuple[int, int]
+) -> wandb.Image:
+    masks = {}
+    for name, shown in (("ground_truth", truth), ("prediction", found)):
+        labels = mask_labels([category.name for category in shown.categories])
+        masks[name] = {"mask_data": padded(flat_mask(shown), size), "class_labels": labels}
+    return wandb.Image(padded(pixels, size), caption=str(image_id), masks=masks)
 
 
-def _flat(instances: Instances) -> dict[str, Any]:
-    """W&B shows one id a pixel, and hides id 0: objects are numbered from 1, better ones lie on top."""
+def padded(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, ...) with zeros below and at the right, up to `size` (height, width)."""
+    rows, columns = (wanted - given for wanted, given in zip(size, array.shape, strict=False))
+    return np.pad(array, [(0, rows), (0, columns)] + [(0, 0)] * (array.ndim - 2))
+
+
+def copies(categories: int) -> int:
+    """Ids that W&B masks have for each category, so that objects side by side differ."""
+    return min(_IDS // max(categories, 1), 9)
+
+
+def mask_labels(names: Sequence[str]) -> dict[int, str]:
+    """Id -> label. W&B keeps one such table a run, so it must be the same for every picture."""
+    ids = range(1, _IDS + 1)
+    if not copies(len(names)):  # more categories than ids
+        return {0: "background", **{i: f"object {i}" for i in ids}}
+    known = {i: divmod(i - 1, len(names)) for i in ids[: copies(len(names)) * len(names)]}
+    named = {i: names[label] + (f" ({copy + 1})" if copy else "") for i, (copy, label) in known.items()}
+    return {0: "background", **named}
+
+
+def flat_mask(instances: Instances) -> np.ndarray:
+    """(H, W) uint8: one id a pixel, as W&B wants it; objects that come first (the better ones) lie on top."""
+    categories = len(instances.categories)
+    n = copies(categories)
+    seen: dict[int, int] = {}
+    ids = []
+    for number, label in enumerate(instances.labels.tolist()):
+        copy = seen[label] = seen.get(label, -1) + 1
+        ids.append(copy % n * categories + label + 1 if n else number % _IDS + 1)
     flat = np.zeros(instances.size, dtype=np.uint8)
-    for number in range(min(len(instances), 255) - 1, -1, -1):
-        flat[instances.masks[number].cpu().numpy()] = number + 1
-    names = {i + 1: f"{name} {i + 1}" for i, name in enumerate(instances.names[:255])}
-    return {"mask_data": flat, "class_labels": {0: "background", **names}}
+    for number in reversed(range(len(ids))):
+        flat[instances.masks[number].cpu().numpy()] = ids[number]
+    return flat

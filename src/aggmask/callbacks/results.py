@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.loggers import WandbLogger
+
+from aggmask.callbacks.keys import BEST
 
 log = logging.getLogger(__name__)
 
 
 class BestResults(pl.Callback):
-    """Writes the detections of the best evaluation so far.
+    """Writes the detections of the best evaluation so far; its AP is what W&B compares runs by (`best/AP`).
 
     Args:
         path: COCO results file to write.
@@ -30,6 +33,9 @@ class BestResults(pl.Callback):
         if ap > self.best:
             self.best = ap
             pl_module.metric.write_results(self.path)
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            if isinstance(logger, WandbLogger):
+                logger.experiment.summary[BEST] = self.best
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}

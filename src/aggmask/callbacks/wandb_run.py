@@ -1,13 +1,18 @@
-"""A W&B run that works without an account and goes on after a resume."""
+"""A W&B run that works without an account or a server, and goes on after a resume."""
 
 from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import WandbLogger
+import wandb
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from aggmask.errors import UserError
@@ -16,12 +21,96 @@ log = logging.getLogger(__name__)
 _MODES = (None, "online", "offline", "disabled")
 
 
-def wandb_logger(save_dir: str, mode: str | None = None, **options: Any) -> WandbLogger:
+class WandbRun(WandbLogger):
+    """Lightning's logger, except for what happens where there is no server, and for checkpoints.
+
+    Lightning keeps the checkpoints of each `ModelCheckpoint` under the alias `best`, the last one too.
+
+    Args:
+        checkpoints: when the training ends, the file of every `ModelCheckpoint` becomes a version of the artifact
+            `model-<run id>`, under the file's name (`best`, `last`).
+        options: of `WandbLogger`.
+    """
+
+    def __init__(self, checkpoints: bool, **options: Any) -> None:
+        super().__init__(**options)
+        del self._wandb_init["anonymous"]  # which W&B warns of, whatever its value
+        self.checkpoints = checkpoints
+        self._files: dict[str, Path] = {}
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run of `wandb`: started when it is first asked for, offline where the server does not answer."""
+        try:
+            return super().experiment
+        except (wandb.Error, OSError) as error:
+            if self._wandb_init["mode"] != "online":
+                raise
+            log.warning("W&B: %s. This run is kept offline; send it later with `wandb sync`", f"{error}".rstrip(". \n"))
+            wandb.teardown()  # which still holds the run's id
+            self._wandb_init.update(mode="offline", resume=None)
+            return super().experiment
+
+    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
+        if self.checkpoints and checkpoint_callback.best_model_path:
+            path = Path(checkpoint_callback.best_model_path)
+            self._files[path.stem] = path
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Tables and artifacts ask the server in this thread, so a server that has gone away is told here."""
+        try:
+            super().log_metrics(metrics, step)
+        except (wandb.Error, OSError) as error:
+            log.warning("W&B did not take %s of step %s: %s", ", ".join(metrics), step, error)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        for name, path in self._files.items():
+            artifact = wandb.Artifact(f"model-{self.version}", type="model")
+            artifact.add_file(str(path), name=path.name)
+            try:
+                self.experiment.log_artifact(artifact, aliases=[name])
+            except (wandb.Error, OSError) as error:
+                log.warning("W&B did not take %s: %s", path.name, error)
+        self._files = {}
+
+
+@contextmanager
+def finished(loggers: Iterable[Logger]) -> Iterator[None]:
+    """End the W&B runs of these loggers with the block, as failed if it fails: another may follow in this process."""
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        for logger in loggers:
+            if isinstance(logger, WandbRun) and logger._experiment is not None:
+                logger._experiment.finish(exit_code=int(failed))
+
+
+def wandb_logger(
+    save_dir: str,
+    project: str,
+    mode: str | None = None,
+    name: str | None = None,
+    entity: str | None = None,
+    group: str | None = None,
+    tags: Sequence[str] = (),
+    checkpoints: bool = False,
+    init_timeout: float = 60,
+    finish_timeout: float = 600,
+) -> WandbRun:
     """A logger whose run id is kept in `<save_dir>/wandb_id.txt`, so that a resumed run goes on as one.
 
     Args:
         save_dir: the run's folder.
+        project, name, entity, group, tags: of `wandb.init`.
         mode: online, offline or disabled; None: online where there is an account, else offline with a warning.
+        checkpoints: see `WandbRun`.
+        init_timeout: seconds that a start waits for the server; then the run is offline.
+        finish_timeout: seconds that the end waits for what is not sent yet; it stays on the disk.
 
     Raises:
         UserError: there is no such mode.
@@ -30,6 +119,9 @@ def wandb_logger(save_dir: str, mode: str | None = None, **options: Any) -> Wand
         raise UserError(f"logger.wandb.mode={mode}: must be online, offline, disabled or null")
     folder = Path(save_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {"project": project, "name": name, "entity": entity, "group": group, "tags": list(tags)}
+    # W&B would wait for ever at the end, and a sweep with it.
+    options["settings"] = wandb.Settings(init_timeout=init_timeout, finish_timeout=finish_timeout)
     if rank_zero_only.rank == 0:
         mode = mode or _mode_at_hand()
         kept = folder / "wandb_id.txt"
@@ -37,13 +129,11 @@ def wandb_logger(save_dir: str, mode: str | None = None, **options: Any) -> Wand
             kept.write_text(secrets.token_hex(4))
         options["id"] = kept.read_text().strip()
         options["resume"] = "allow" if mode == "online" else None
-    return WandbLogger(save_dir=str(folder), mode=mode, **options)
+    return WandbRun(checkpoints, save_dir=str(folder), mode=mode, **options)
 
 
 def _mode_at_hand() -> str:
     import os
-
-    import wandb
 
     if os.environ.get("WANDB_MODE"):
         return os.environ["WANDB_MODE"]

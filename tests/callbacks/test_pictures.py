@@ -1,0 +1,76 @@
+"""The budget, and what a W&B mask says. That pictures arrive: `tests/test_wandb.py` and `tests/test_train.py`."""
+
+import numpy as np
+import pytest
+import torch
+
+from aggmask.callbacks.pictures import ValidationPictures, budget_due, flat_mask, mask_labels, padded
+from aggmask.errors import UserError
+from aggmask.structures import Category, Instances
+
+
+def sent(budget: int, evaluations: int, steps: float) -> list[int]:
+    """Which of equally spaced evaluations spend something, from 1."""
+    used, at = 0, []
+    for number in range(1, evaluations + 1):
+        due = budget_due(budget, number * 10, steps, used)
+        if due > used:
+            used, at = due, [*at, number]
+    return at
+
+
+def test_a_budget_is_spread_over_the_training_and_ends_with_it():
+    assert sent(budget=4, evaluations=12, steps=120) == [3, 6, 9, 12]
+    assert sent(budget=5, evaluations=12, steps=120) == [3, 5, 8, 10, 12]
+    assert sent(budget=1, evaluations=12, steps=120) == [12]
+    assert sent(budget=12, evaluations=3, steps=30) == [1, 2, 3]
+    assert sent(budget=0, evaluations=3, steps=30) == []
+    assert sent(budget=2, evaluations=5, steps=float("inf")) == [1, 2]
+    assert sent(budget=2, evaluations=5, steps=20) == [1, 2]  # goes on after what was planned
+
+
+def test_what_is_used_survives_a_resume(tmp_path):
+    keeper = ValidationPictures(str(tmp_path))
+    keeper.load_state_dict({"used": 7})
+    assert ValidationPictures(str(tmp_path)).state_dict() == {"used": 0}
+    assert keeper.state_dict() == {"used": 7}
+
+
+def test_objects_side_by_side_have_ids_of_their_own_and_labels_that_fit_every_picture():
+    categories = [Category(3, "disc"), Category(7, "block")]
+    masks = torch.zeros(4, 1, 5, dtype=torch.bool)
+    for number, columns in enumerate([[0, 1], [1, 2], [3], [2, 3, 4]]):
+        masks[number, 0, columns] = True
+    shown = Instances(masks, torch.ones(4), torch.tensor([1, 1, 0, 1]), categories)
+    flat, labels = flat_mask(shown), mask_labels(["disc", "block"])
+    assert [labels[i] for i in flat[0]] == ["block", "block", "block (2)", "disc", "block (3)"]
+    assert labels[0] == "background"
+    assert len(set(labels.values())) == len(labels) == 19
+
+
+@pytest.mark.parametrize("count", [1, 80, 255, 1203])
+def test_ids_fit_a_byte_and_have_labels(count):
+    labels = mask_labels([f"c{i}" for i in range(count)])
+    assert max(labels) <= 255
+    categories = [Category(i, f"c{i}") for i in range(count)]
+    classes = torch.tensor([0, count - 1] * 150)
+    masks = torch.eye(300, dtype=torch.bool)[:, None]
+    flat = flat_mask(Instances(masks, torch.ones(300), classes, categories))
+    assert flat.min() > 0
+    names = [labels[i] for i in flat[0].tolist()]
+    if count <= 255:
+        assert {name.partition(" ")[0] for name in names[::2]} == {"c0"}
+        assert {name.partition(" ")[0] for name in names[1::2]} == {f"c{count - 1}"}
+    assert not flat_mask(Instances.empty((2, 3), categories)).any()
+
+
+def test_padding_is_below_and_at_the_right():
+    grown = padded(np.ones((1, 2, 3), np.uint8), (2, 4))
+    assert grown.shape == (2, 4, 3)
+    assert grown[..., 0].tolist() == [[1, 1, 0, 0], [0, 0, 0, 0]]
+    assert padded(np.ones((1, 2)), (1, 3)).tolist() == [[1, 1, 0]]
+
+
+def test_a_negative_budget_is_refused(tmp_path):
+    with pytest.raises(UserError, match="sends=-1: must not be negative"):
+        ValidationPictures(str(tmp_path), sends=-1)
