@@ -15,6 +15,7 @@ SOURCES = Path(aggmask.__file__).parent
 ROOMS = {
     "structures": 0,
     "errors": 0,
+    "files": 0,
     "geometry": 1,
     "data": 2,
     "model": 2,
@@ -27,9 +28,10 @@ ROOMS = {
     "predictor": 3,
     "accounting": 3,
     "assembly": 4,
+    "launcher": 5,
 }
 ONE_ROOM = {"lit_module": "training", "optim": "training", "callbacks": "training"}
-COMMANDS = 5  # any other file at the top
+COMMANDS = 6  # any other file at the top
 FRAMEWORKS = {"pytorch_lightning", "lightning", "hydra", "omegaconf"}
 FILES = sorted(path for path in SOURCES.rglob("*.py") if path != SOURCES / "__init__.py")
 

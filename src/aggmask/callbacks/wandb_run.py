@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from aggmask.errors import UserError
+from aggmask.files import write_whole
 
 log = logging.getLogger(__name__)
 _MODES = (None, "online", "offline", "disabled")
@@ -34,7 +35,7 @@ def wandb_logger(save_dir: str, mode: str | None = None, **options: Any) -> Wand
         mode = mode or _mode_at_hand()
         kept = folder / "wandb_id.txt"
         if not kept.is_file():
-            kept.write_text(secrets.token_hex(4))
+            write_whole(kept, lambda file: file.write(secrets.token_hex(4).encode()))
         options["id"] = kept.read_text().strip()
         options["resume"] = "allow" if mode == "online" else None
     return WandbLogger(save_dir=str(folder), mode=mode, **options)
