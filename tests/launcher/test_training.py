@@ -74,29 +74,29 @@ def test_a_sampler_sweeps_over_devices(coco, tmp_path):
     assert len(set(ids)) == 2
 
 
-def test_a_killed_sweep_finishes_with_what_it_would_have_had(coco, tmp_path):
-    """The parent and one job are killed by SIGKILL in the middle of two jobs; the second start goes on."""
-    epochs = "trainer.max_epochs=6"
-    arguments = settings(coco, tmp_path, epochs, "trainer.limit_val_batches=1", "seed=0,1", "sweep.n_jobs=2")
+@pytest.mark.parametrize("seeds", ["0", pytest.param("0,1", marks=pytest.mark.slow)])
+def test_a_killed_sweep_finishes_with_what_it_would_have_had(seeds, coco, tmp_path):
+    """The parent is killed, and one of its jobs too where there are two; a second start goes on from where they were."""
+    epochs = "trainer.max_epochs=10"
+    arguments = settings(coco, tmp_path, epochs, "trainer.limit_val_batches=1", f"seed={seeds}", "sweep.n_jobs=2")
     parent = start(*arguments)
-    checkpoints = [tmp_path / "sweep" / number / "last.ckpt" for number in ("0", "1")]
-    until(lambda: any(path.exists() for path in checkpoints))
+    until(lambda: len(list(tmp_path.glob("sweep/*/last.ckpt"))) == len(seeds.split(",")))
     children = children_of(parent.pid)
-    kill(children[0])
-    kill(parent.pid)
+    for pid in [*children[1:], parent.pid]:
+        kill(pid)
     parent.communicate()
-    until(lambda: not any(map(is_alive, children)), seconds=5)
     jobs = Ledger(tmp_path / "sweep").jobs()
-    assert not any(job.state in ("done", "running") for job in jobs)
+    until(lambda: {job.state for job in jobs} <= {"interrupted", "failed"}, seconds=5)
+    assert not any(map(is_alive, children))
     said = finish(start("aggmask.train", f"sweep.resume={tmp_path}/sweep"))
-    assert [job.state for job in jobs] == ["done", "done"], said
+    assert {job.state for job in jobs} == {"done"}, said
     assert all(job.attempt["count"] == 2 for job in jobs)
     # The same run without a break, in this process.
     for job in jobs:
         whole = tmp_path / f"whole {job.number}"
         small_run(EXPERIMENT, coco, whole, epochs, "trainer.limit_val_batches=1", f"seed={job.config['seed']}")
         ours, theirs = (torch.load(folder / "last.ckpt", weights_only=True) for folder in (job.folder, whole))
-        assert ours["global_step"] == theirs["global_step"] == 12
+        assert ours["global_step"] == theirs["global_step"] == 20
         for name, value in theirs["state_dict"].items():
             torch.testing.assert_close(ours["state_dict"][name], value, rtol=1e-5, atol=1e-6)
         steps = [[(r["step"], r["epoch"]) for r in rows_of(folder)] for folder in (job.folder, whole)]
