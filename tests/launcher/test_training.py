@@ -76,7 +76,7 @@ def test_a_sampler_sweeps_over_devices(coco, tmp_path):
 
 @pytest.mark.parametrize("seeds", ["0", pytest.param("0,1", marks=pytest.mark.slow)])
 def test_a_killed_sweep_finishes_with_what_it_would_have_had(seeds, coco, tmp_path):
-    """The parent is killed, and one of its jobs too where there are two; a second start goes on from where they were."""
+    """The parent is killed, and one of its jobs too where there are two; a second start goes on."""
     epochs = "trainer.max_epochs=10"
     arguments = settings(coco, tmp_path, epochs, "trainer.limit_val_batches=1", f"seed={seeds}", "sweep.n_jobs=2")
     parent = start(*arguments)
