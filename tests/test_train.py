@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 from aggmask.assembly.build import load, read_checkpoint
+from aggmask.callbacks.agreement import SameConfiguration
 from aggmask.model.pretrained import read_weights
 from aggmask.train import train
 from tests.assembly.test_config import EXPERIMENTS
@@ -314,7 +315,8 @@ def test_loggers_work_without_an_account(logger, coco, tmp_path, monkeypatch):
 def test_configuration_is_kept_resolved(coco, tmp_path):
     from omegaconf import OmegaConf
 
-    small_run("solo_r50", coco, tmp_path, "seed=7", "trainer.limit_val_batches=0")
+    parts = small_run("solo_r50", coco, tmp_path, "seed=7", "trainer.limit_val_batches=0")
+    assert [c.config for c in parts["trainer"].callbacks if isinstance(c, SameConfiguration)] == [parts["config"]]
     kept = OmegaConf.load(tmp_path / "config.yaml")
     assert OmegaConf.to_container(kept) == OmegaConf.to_container(kept, resolve=True)
     assert kept.seed == kept.data.seed == 7

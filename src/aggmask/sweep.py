@@ -30,7 +30,7 @@ def table(jobs: Sequence[Job]) -> str:
 def _row(job: Job, label: str, state: str) -> tuple[str, ...]:
     progress, outcome = job.progress, job.outcome or {}
     ap = outcome.get("objective", progress.get("ap"))
-    epoch = f"{progress['epoch']}/{progress['epochs']}" if progress else ""
+    epoch = f"{progress['epoch']}/{progress['epochs'] or '?'}" if progress else ""
     left = progress.get("seconds_left") if state == "running" else None
     if left is not None:
         left = max(0, left - (time.time() - progress["updated"]))

@@ -91,7 +91,8 @@ def main() -> None:
 def _named_experiment() -> None:
     sys.argv[1:] = arguments_of(sys.argv[1:])
     # Asked before Hydra starts, which would already make a folder for the run.
-    if not any(argument.lstrip("+").startswith(("experiment=", "-")) for argument in sys.argv[1:]):
+    asked = [a.lstrip("+") for a in sys.argv[1:] if a not in ("--multirun", "-m")]
+    if not any(a.startswith(("experiment=", "-")) for a in asked):
         experiments = sorted(path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml"))
         lines = "".join(f"\n  experiment={name}" for name in experiments)
         raise UserError(f"say which experiment to run:{lines}\nWithout any data set at hand: experiment=demo")

@@ -28,6 +28,7 @@ def test_other_arguments_are_left_alone(argument):
     ("arguments", "expected"),
     [
         ([], ["say which experiment", "experiment=solo_r101_agg", "experiment=demo"]),
+        (["--multirun", "+sweep=window"], ["say which experiment", "experiment=demo"]),
         (["experiment=solo_r1001"], ["experiment/solo_r1001", "solo_r101_agg", "demo"]),
         (["experiment=demo", "model.aggregation.windoww=5"], ["model.aggregation.windoww", "did you mean 'window'"]),
         (["experiment=demo", "model/aggregation=dynamics"], ["model/aggregation", "dynamic", "none"]),

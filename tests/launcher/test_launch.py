@@ -9,9 +9,10 @@ from hydra.core.plugins import Plugins
 import hydra_plugins
 from aggmask import train
 from aggmask.errors import UserError
+from aggmask.launcher import schedule
 from aggmask.launcher.launch import arguments_of
 from aggmask.launcher.ledger import Ledger
-from tests.launcher.processes import python_path
+from tests.launcher.processes import is_alive, python_path
 from tests.launcher.stub_job import number_of
 from tests.runs import command
 
@@ -89,6 +90,23 @@ def test_stop_at_the_first_failure(sweep, tmp_path, monkeypatch):
     assert status == 2
     assert "job 0 failed, and sweep.on_fail=stop" in said
     assert [job.state for job in jobs_of(tmp_path)] == ["failed", "waiting"]
+
+
+def test_a_sweep_that_is_interrupted_says_how_it_goes_on(sweep, tmp_path, monkeypatch):
+    """Ctrl-C: what runs is ended and can be continued."""
+
+    def sleep(seconds, sleeps=schedule.time.sleep):
+        sleeps(seconds)
+        if (tmp_path / "sweep" / "0" / "epochs.txt").exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(schedule.time, "sleep", sleep)
+    status, said = sweep(*STUB[:2], "seed=0,1", "trainer.max_epochs=1000")
+    assert status == 2
+    assert f"stopped: python -m tests.launcher.stub_job --multirun sweep.resume={tmp_path}/sweep" in said
+    first, second = jobs_of(tmp_path)
+    assert (first.state, second.state) == ("interrupted", "waiting")
+    assert not is_alive(first.attempt["pid"])
 
 
 def test_the_same_job_twice_runs_once(sweep, tmp_path):

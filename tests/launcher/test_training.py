@@ -2,6 +2,7 @@
 
 import csv
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -158,3 +159,21 @@ def test_a_plain_sweep_over_devices_and_torchrun(coco, tmp_path):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert last.state == "done"
     assert torch.load(last.folder / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+@pytest.mark.slow
+def test_ranks_of_different_configurations_stop_before_they_train(coco, tmp_path):
+    arguments = ["aggmask.train", f"experiment={EXPERIMENT}", "trainer=ddp", "trainer.devices=2", f"data.root={coco}"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    small = [*SMALL, f"hydra.run.dir={tmp_path}/run"]
+    ranks = [
+        start(*arguments, *small, f"optim.lr={lr}", LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_PORT=port)
+        for rank, lr in enumerate((0.01, 0.02))
+    ]
+    for rank in ranks:
+        said = rank.communicate(timeout=240)[0]
+        assert rank.returncode == 2, said
+        assert "rank 1 was started with another configuration than rank 0:\n  optim.lr: 0.01 on rank 0, 0.02 on" in said
+    assert not (tmp_path / "run" / "last.ckpt").exists()

@@ -14,6 +14,8 @@ from aggmask.files import write_json
 class ProgressFile(pl.Callback):
     """Writes {"epoch", "epochs", "step", "steps", "ap", "updated", "seconds_left"}; global rank 0 only.
 
+    `ap` is the best so far, as a job's number is. What is not known (yet) is None.
+
     Args:
         path: the file.
         every: least seconds from one writing to the next; an evaluation is written at once.
@@ -34,7 +36,7 @@ class ProgressFile(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking and "val/AP" in trainer.callback_metrics:
-            self.ap = float(trainer.callback_metrics["val/AP"])
+            self.ap = max(float(trainer.callback_metrics["val/AP"]), self.ap or 0.0)
             self._write(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -44,10 +46,12 @@ class ProgressFile(pl.Callback):
         self._written = time.monotonic()
         if not trainer.is_global_zero:
             return
-        step, steps = trainer.global_step, int(trainer.estimated_stepping_batches)
+        step, steps = trainer.global_step, trainer.estimated_stepping_batches
+        steps = None if steps == float("inf") else int(steps)
         done = step - self._first_step  # by this process: an earlier one may have been faster or slower
-        left = (self._written - self._began) / done * (steps - step) if done else None
-        counts = {"epoch": trainer.current_epoch, "epochs": trainer.max_epochs, "step": step, "steps": steps}
+        left = (self._written - self._began) / done * (steps - step) if done and steps else None
+        epochs = trainer.max_epochs if (trainer.max_epochs or 0) > 0 else None
+        counts = {"epoch": trainer.current_epoch, "epochs": epochs, "step": step, "steps": steps}
         write_json(self.path, {**counts, "ap": self.ap, "updated": time.time(), "seconds_left": left})
 
     def state_dict(self) -> dict[str, Any]:
