@@ -12,6 +12,7 @@ from pathlib import Path
 import aggmask
 
 ROOT = Path(__file__).parents[2]
+_started: list[subprocess.Popen] = []
 
 
 def python_path() -> str:
@@ -27,8 +28,8 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def start(*arguments: str, cwd: Path | None = None, **extra: str) -> subprocess.Popen:
-    """`python -m ...` in a session of its own; what it prints is kept."""
-    return subprocess.Popen(
+    """`python -m ...` in a session of its own; what it prints is kept. `end_all` ends it at the latest."""
+    process = subprocess.Popen(
         [sys.executable, "-m", *arguments],
         env=environment(**extra),
         cwd=cwd,
@@ -37,15 +38,25 @@ def start(*arguments: str, cwd: Path | None = None, **extra: str) -> subprocess.
         text=True,
         start_new_session=True,
     )
+    _started.append(process)
+    return process
 
 
-def finish(process: subprocess.Popen, seconds: float = 240) -> str:
+def end_all() -> None:
+    """What a failed test has left; the jobs end with their parent."""
+    while _started:
+        process = _started.pop()
+        process.kill()
+        process.wait()
+
+
+def finish(process: subprocess.Popen, seconds: float = 600) -> str:
     said = process.communicate(timeout=seconds)[0]
     assert process.returncode == 0, said[-4000:]
     return said
 
 
-def until(condition: Callable[[], object], seconds: float = 120) -> None:
+def until(condition: Callable[[], object], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

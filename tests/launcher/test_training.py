@@ -15,6 +15,7 @@ from tests.data.make_coco import make_coco
 from tests.launcher.processes import ROOT, children_of, environment, finish, is_alive, kill, python_path, start, until
 from tests.runs import SMALL, small_run
 
+pytestmark = pytest.mark.timeout(1200)  # several starts of torch, on a machine that others may use too
 PLUGINS = ROOT / "tests" / "launcher" / "plugins"
 EXPERIMENT = "solo_r50_agg"
 
@@ -145,11 +146,11 @@ def test_two_ranks_are_killed_and_go_on(coco, tmp_path):
 
 @pytest.mark.slow
 def test_a_plain_sweep_over_devices_and_torchrun(coco, tmp_path):
-    arguments = settings(coco, tmp_path, "trainer=ddp", "trainer.devices=1,2", "data.batch_size=1", "seed=0,1")
+    arguments = settings(coco, tmp_path, "trainer=ddp", "trainer.devices=1,2", "data.batch_size=1", "seed=0")
     finish(start(*arguments))
     jobs = Ledger(tmp_path / "sweep").jobs()
-    assert [(job.state, job.config["trainer"]["devices"]) for job in jobs] == [("done", n) for n in (1, 1, 2, 2)]
-    assert sorted(p.name for p in (tmp_path / "sweep").iterdir() if p.is_dir()) == ["0", "1", "2", "3"]
+    assert [(job.state, job.config["trainer"]["devices"]) for job in jobs] == [("done", 1), ("done", 2)]
+    assert sorted(p.name for p in (tmp_path / "sweep").iterdir() if p.is_dir()) == ["0", "1"]
     last = jobs[-1]
     (last.folder / "outcome.json").unlink()
     (last.folder / "last.ckpt").unlink()
