@@ -15,8 +15,8 @@ import hydra
 from aggmask.assembly.command import run_command
 from aggmask.assembly.config import check, conf_dir, plain, register_resolvers
 from aggmask.errors import UserError
+from aggmask.launcher.command_line import arguments_of, refuse_shared_process
 from aggmask.launcher.job import frozen_folder, run_frozen
-from aggmask.launcher.launch import arguments_of, refuse_shared_process
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

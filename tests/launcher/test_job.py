@@ -88,6 +88,13 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
     assert job.outcome is None
 
 
+def test_a_job_that_was_moved_does_not_write_where_it_was(tmp_path):
+    job = freeze(tmp_path, 0)
+    moved = job.folder.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=rf"moved: this job was frozen in {job.folder}"):
+        run_frozen(moved, lambda config: pytest.fail("ran"))
+
+
 @pytest.mark.parametrize("platform", ["linux", "other"])
 def test_a_process_ends_with_its_parent(platform, tmp_path):
     child = (

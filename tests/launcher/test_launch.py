@@ -8,9 +8,7 @@ from hydra.core.plugins import Plugins
 
 import hydra_plugins
 from aggmask import train
-from aggmask.errors import UserError
 from aggmask.launcher import schedule
-from aggmask.launcher.launch import arguments_of
 from aggmask.launcher.ledger import Ledger
 from tests.launcher.processes import is_alive, python_path
 from tests.launcher.stub_job import number_of
@@ -59,13 +57,13 @@ def test_each_job_has_its_frozen_configuration(sweep, tmp_path, monkeypatch):
 
 def test_resume_skips_goes_on_and_tries_again(sweep, tmp_path, monkeypatch):
     monkeypatch.setenv("STUB_FAILS", "1")
-    status, said = sweep(*STUB, "seed=0,1,2")
+    status, said = sweep(*STUB, "seed=0,1,2", "sweep.n_jobs=2")
     assert status == 2
     assert "1 of 3 jobs failed:\n  #1 seed=1: ValueError: seed 1 is not liked\n" in said
     assert f"python -m tests.launcher.stub_job --multirun sweep.resume={tmp_path}/sweep" in said
     (tmp_path / "sweep" / "2" / "outcome.json").unlink()  # as if it had been killed
     monkeypatch.delenv("STUB_FAILS")
-    status, said = sweep(f"sweep.resume={tmp_path}/sweep")  # nothing else: the arguments are known
+    status, said = sweep(f"sweep.resume={tmp_path}/sweep", "sweep.n_jobs=1")  # the other arguments are known
     assert status == 0, said
     jobs = jobs_of(tmp_path)
     assert [job.outcome["objective"] for job in jobs] == [number_of(seed, 3) for seed in range(3)]
@@ -175,30 +173,8 @@ def test_a_sampler_is_told_what_its_trials_gave(sweep, tmp_path, monkeypatch):
     assert len({entry["asked"] for entry in told}) == 2
 
 
-@pytest.mark.parametrize("devices", ["2", "auto"])
-def test_jobs_of_several_devices_do_not_share_a_process(devices, sweep, tmp_path):
-    status, said = sweep("experiment=demo", "hydra/launcher=basic", f"trainer.devices={devices}", "seed=0")
-    assert status == 2
-    assert f"trainer.devices={devices} with BasicLauncher" in said
-    assert "hydra/launcher=processes is the default" in said
-
-
 def test_a_sweep_is_not_started_by_every_rank(sweep, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     status, said = sweep(*STUB, "seed=0")
     assert status == 2
     assert "not by each that torchrun starts" in said
-
-
-def test_a_command_line_stands_for_the_one_that_the_sweep_began_with(tmp_path):
-    began = ["hydra.mode=MULTIRUN", "hydra.sweep.dir=x", "hydra/launcher=processes", "experiment=demo", "seed=0,1"]
-    Ledger(tmp_path).open(began, "/")
-    kept = ["hydra/launcher=processes", "experiment=demo", "seed=0,1"]
-    resume = f"sweep.resume={tmp_path}"
-    assert arguments_of([resume]) == ["--multirun", *kept, resume]
-    assert arguments_of(["-m", resume, "sweep.n_jobs=2"]) == ["--multirun", *kept, resume, "sweep.n_jobs=2"]
-    assert arguments_of(["seed=7", resume]) == ["--multirun", "seed=7", resume]
-    assert arguments_of(["--multirun", "seed=7"]) == ["--multirun", "seed=7"]
-    assert arguments_of(["sweep.resume=null", "seed=7"]) == ["sweep.resume=null", "seed=7"]
-    with pytest.raises(UserError, match="no sweep was started here"):
-        arguments_of(["sweep.resume='no where'"])

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from aggmask.assembly.config import global_rank
+from aggmask.errors import UserError
 from aggmask.launcher.ledger import Job, held
 
 PARENT = "AGGMASK_PARENT"  # process id: when that process ends, so does this one
@@ -41,10 +42,14 @@ def run_frozen(folder: Path, function: Callable[[dict[str, Any]], float | None])
         function: from the configuration to the number that a sweep compares.
 
     Raises:
-        UserError: no such job, or another process works in the folder.
+        UserError: no such job, it was moved, or another process works in the folder.
     """
     end_with_parent()
     job, main_rank = Job.read(folder), global_rank() == 0
+    if Path(job.config["output_dir"]) != folder:
+        raise UserError(
+            f"{folder}: this job was frozen in {job.config['output_dir']}, where its paths lead; move it back"
+        )
     refusal = f"{folder}: process {job.attempt.get('pid')} works on this job already; end it, or let it finish"
     with held(job.lock, refusal) if main_rank else nullcontext():
         if main_rank:
