@@ -91,7 +91,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
 def test_a_job_that_was_moved_does_not_write_where_it_was(tmp_path):
     job = freeze(tmp_path, 0)
     moved = job.folder.rename(tmp_path / "moved")
-    with pytest.raises(UserError, match=rf"moved: this job was frozen in {job.folder}"):
+    with pytest.raises(UserError, match=rf"moved: this job's paths lead to {job.folder}"):
         run_frozen(moved, lambda config: pytest.fail("ran"))
 
 

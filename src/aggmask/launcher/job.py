@@ -46,10 +46,8 @@ def run_frozen(folder: Path, function: Callable[[dict[str, Any]], float | None])
     """
     end_with_parent()
     job, main_rank = Job.read(folder), global_rank() == 0
-    if Path(job.config["output_dir"]) != folder:
-        raise UserError(
-            f"{folder}: this job was frozen in {job.config['output_dir']}, where its paths lead; move it back"
-        )
+    if (frozen_in := job.config["output_dir"]) != str(folder):
+        raise UserError(f"{folder}: this job's paths lead to {frozen_in}, where it was frozen; move it back")
     refusal = f"{folder}: process {job.attempt.get('pid')} works on this job already; end it, or let it finish"
     with held(job.lock, refusal) if main_rank else nullcontext():
         if main_rank:
