@@ -15,6 +15,7 @@ SOURCES = Path(aggmask.__file__).parent
 ROOMS = {
     "structures": 0,
     "errors": 0,
+    "files": 0,
     "geometry": 1,
     "cocofile": 1,  # the annotation format, for whoever reads it: index, metric, doctor
     "data": 2,
@@ -30,6 +31,7 @@ ROOMS = {
     "diagnosis": 3,  # asks data, supervision and drawing about a data set
     "assembly": 4,
     "reporting": 5,
+    "launcher": 5,
 }
 ONE_ROOM = {"lit_module": "training", "optim": "training", "callbacks": "training"}
 COMMANDS = 6  # any other file at the top

@@ -10,6 +10,8 @@ from PIL import Image
 from torch import nn
 
 from aggmask.assembly.build import load, read_checkpoint
+from aggmask.callbacks.agreement import SameConfiguration
+from aggmask.callbacks.checkpoint_files import WholeCheckpoints
 from aggmask.callbacks.step_cost import StepCost
 from aggmask.model.pretrained import read_weights
 from aggmask.train import train
@@ -317,7 +319,9 @@ def test_loggers_work_without_an_account(logger, coco, tmp_path, monkeypatch):
 def test_configuration_is_kept_resolved(coco, tmp_path):
     from omegaconf import OmegaConf
 
-    small_run("solo_r50", coco, tmp_path, "seed=7", "trainer.limit_val_batches=0")
+    parts = small_run("solo_r50", coco, tmp_path, "seed=7", "trainer.limit_val_batches=0")
+    assert [c.config for c in parts["trainer"].callbacks if isinstance(c, SameConfiguration)] == [parts["config"]]
+    assert isinstance(parts["trainer"].strategy.checkpoint_io, WholeCheckpoints)
     kept = OmegaConf.load(tmp_path / "config.yaml")
     assert OmegaConf.to_container(kept) == OmegaConf.to_container(kept, resolve=True)
     assert kept.seed == kept.data.seed == 7

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,8 @@ import hydra
 from aggmask.assembly.command import run_command
 from aggmask.assembly.config import check, conf_dir, plain, register_resolvers
 from aggmask.errors import UserError
+from aggmask.launcher.command_line import arguments_of, refuse_shared_process
+from aggmask.launcher.job import frozen_folder, run_frozen
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -22,12 +26,13 @@ log = logging.getLogger(__name__)
 register_resolvers()
 
 
-def train(cfg: DictConfig) -> dict[str, Any]:
+def train(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """Everything from a composed configuration to a trained model; returns the objects that took part."""
     import pytorch_lightning as pl
     from omegaconf import OmegaConf
 
     from aggmask.assembly.build import build, build_module, build_trainer, make_recipe
+    from aggmask.callbacks.agreement import SameConfiguration
     from aggmask.callbacks.wandb_run import finished
 
     # Hydra has made the run's folder, so that it exists says nothing.
@@ -42,7 +47,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     data = build(config["data"])
     module = build_module(make_recipe(config, data.categories))
     loggers = [build(node) for node in config["logger"].values() if node]
-    callbacks = [build(node) for node in config["callbacks"].values() if node]
+    callbacks = [SameConfiguration(config), *(build(node) for node in config["callbacks"].values() if node)]
     trainer = build_trainer(
         config["trainer"], logger=loggers, callbacks=callbacks, default_root_dir=config["output_dir"]
     )
@@ -68,20 +73,28 @@ def _report(trainer: pl.Trainer, output_dir: str) -> float | None:
     return None if ap is None else float(ap)
 
 
+def _run(cfg: DictConfig | Mapping[str, Any]) -> float | None:
+    return _report(train(cfg)["trainer"], cfg["output_dir"])
+
+
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
 def _main(cfg: DictConfig) -> float | None:
     check(cfg, "train")
-    return _report(train(cfg)["trainer"], cfg.output_dir)
+    refuse_shared_process(cfg.trainer)
+    return _run(cfg)
 
 
 def main() -> None:
     """Entry point of `python -m aggmask.train` and `aggmask-train`."""
-    run_command(_named_experiment)
+    folder = frozen_folder(sys.argv[1:])
+    run_command(partial(run_frozen, folder, _run) if folder else _named_experiment)
 
 
 def _named_experiment() -> None:
+    sys.argv[1:] = arguments_of(sys.argv[1:])
     # Asked before Hydra starts, which would already make a folder for the run.
-    if not any(argument.lstrip("+").startswith(("experiment=", "-")) for argument in sys.argv[1:]):
+    asked = [a.lstrip("+") for a in sys.argv[1:] if a not in ("--multirun", "-m")]
+    if not any(a.startswith(("experiment=", "-")) for a in asked):
         experiments = sorted(path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml"))
         lines = "".join(f"\n  experiment={name}" for name in experiments)
         raise UserError(f"say which experiment to run:{lines}\nWithout any data set at hand: experiment=demo")

@@ -28,6 +28,7 @@ def test_other_arguments_are_left_alone(argument):
     ("arguments", "expected"),
     [
         ([], ["say which experiment", "experiment=solo_r101_agg", "experiment=demo"]),
+        (["--multirun", "+sweep=window"], ["say which experiment", "experiment=demo"]),
         (["experiment=solo_r1001"], ["experiment/solo_r1001", "solo_r101_agg", "demo"]),
         (["experiment=demo", "model.aggregation.windoww=5"], ["model.aggregation.windoww", "did you mean 'window'"]),
         (["experiment=demo", "model/aggregation=dynamics"], ["model/aggregation", "dynamic", "none"]),
@@ -90,16 +91,3 @@ def test_help_does_not_wait_for_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True)
     assert "experiment" in done.stdout
     assert "torch imported: False" in done.stdout
-
-
-def test_several_runs_one_after_the_other(monkeypatch, capsys, tmp_path):
-    """The flag may stand anywhere; each job has its own folder."""
-    tiny = ["data.prepare.train_images=4", "data.prepare.val_images=2", "data.batch_size=2", "trainer.max_steps=1"]
-    place = [f"data.root={tmp_path}/shapes", f"hydra.sweep.dir={tmp_path}/sweep", "trainer.accelerator=cpu"]
-    arguments = ["experiment=demo", "seed=0,1", "--multirun", *tiny, *place]
-    status, said = command(monkeypatch, capsys, train, *arguments)
-    assert status == 0, said
-    assert said.count("run folder:") == 2
-    for job in ("0", "1"):
-        assert f"seed: {job}\n" in (tmp_path / "sweep" / job / "config.yaml").read_text()
-        assert (tmp_path / "sweep" / job / "last.ckpt").is_file()

@@ -16,6 +16,7 @@ import torch
 from hydra.utils import get_class, instantiate
 
 from aggmask.assembly.config import suggest
+from aggmask.callbacks.checkpoint_files import WholeCheckpoints
 from aggmask.callbacks.sync_norms import SyncNorms
 from aggmask.checkpoints.reading import read_file
 from aggmask.data.transforms import Resize
@@ -40,7 +41,8 @@ def build_trainer(node: Mapping[str, Any], **arguments: Any) -> pl.Trainer:
         UserError: a setting that Lightning would fail on, or ignore, later.
     """
     synchronized = node.get("sync_batchnorm", False)
-    trainer = build(node, **({"plugins": [SyncNorms()]} if synchronized else {}), **arguments)
+    plugins = [WholeCheckpoints(), *([SyncNorms()] if synchronized else []), *map(build, node.get("plugins") or ())]
+    trainer = build(node, plugins=plugins, **arguments)
     if synchronized and trainer.strategy.root_device.type == "cpu":
         raise UserError("trainer.sync_batchnorm=true: norms can be synchronized between GPUs only; this runs on a CPU")
     if trainer.precision.endswith("-true") and trainer.precision != "32-true":

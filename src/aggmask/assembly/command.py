@@ -11,7 +11,8 @@ from aggmask.assembly.config import suggest
 from aggmask.errors import UserError
 
 _PATHS = re.compile(
-    r"\+{0,2}((?:checkpoint|source|output|fix|html|data\.[\w.]+|model\.backbone\.weights)=)(.+)", re.DOTALL
+    r"\+{0,2}((?:checkpoint|source|output|fix|html|data\.[\w.]+|model\.backbone\.weights|sweep\.resume)=)(.+)",
+    re.DOTALL,
 )
 _PLAIN = re.compile(r"[\w./\\:~+-]*|[\[{'\"$].*", re.DOTALL)  # what Hydra reads as it stands
 _NO_COMPILER = ("InvalidCxxCompiler", "Failed to find C compiler")  # what inductor and Triton say
@@ -49,6 +50,11 @@ def quoted(argument: str) -> str:
         return argument
     value = match[2].replace("\\", "\\\\").replace("'", "\\'")
     return f"{argument[: match.start(2)]}'{value}'"
+
+
+def unquoted(value: str) -> str:
+    """The path that `quoted` made a value of."""
+    return value[1:-1].replace("\\'", "'").replace("\\\\", "\\") if value.startswith("'") else value
 
 
 def _message(error: Exception) -> str | None:

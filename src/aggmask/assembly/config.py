@@ -42,10 +42,11 @@ def register_resolvers() -> None:
     """What the configurations may ask for.
 
     `${run_stamp:}`: one name for this run on all of its ranks and nodes. `${main_rank_only:x}`: null on other ranks.
-    `${log_file:x}`: nowhere on other ranks.
+    `${log_file:x}`: nowhere on other ranks. `${sweep_folder:x}`: x, or where there is none a new folder.
     """
     OmegaConf.register_new_resolver("run_stamp", run_stamp, replace=True)
     OmegaConf.register_new_resolver("main_rank_only", lambda value: None if global_rank() else value, replace=True)
+    OmegaConf.register_new_resolver("sweep_folder", lambda x: x or f"sweeps/{run_stamp()}", replace=True)
     OmegaConf.register_new_resolver("log_file", lambda path: os.devnull if global_rank() else path, replace=True)
 
 

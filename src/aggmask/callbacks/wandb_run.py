@@ -16,6 +16,7 @@ from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from aggmask.errors import UserError
+from aggmask.files import write_whole
 
 log = logging.getLogger(__name__)
 _MODES = (None, "online", "offline", "disabled")
@@ -126,7 +127,7 @@ def wandb_logger(
         mode = mode or _mode_at_hand()
         kept = folder / "wandb_id.txt"
         if not kept.is_file():
-            kept.write_text(secrets.token_hex(4))
+            write_whole(kept, lambda file: file.write(secrets.token_hex(4).encode()))
         options["id"] = kept.read_text().strip()
         options["resume"] = "allow" if mode == "online" else None
     return WandbRun(checkpoints, save_dir=str(folder), mode=mode, **options)

@@ -1,0 +1,26 @@
+"""Checkpoints that a kill cannot damage.
+
+Lightning writes one to /tmp and moves it: where the run's folder is on another disk, that is a copy over the checkpoint
+before, and a kill in the middle of it leaves neither.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from aggmask.files import write_whole
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Local checkpoints are written beside their place and renamed; those in object stores as Lightning does it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda file: torch.save(checkpoint, file))

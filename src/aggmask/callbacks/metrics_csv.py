@@ -1,0 +1,55 @@
+"""`metrics.csv` that goes on after a resume.
+
+Lightning's logger deletes the file of an earlier start in the same folder, and writes rows in place.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.loggers.logger import rank_zero_experiment
+
+from aggmask.files import write_whole
+
+
+class ContinuedCSVLogger(CSVLogger):
+    """Keeps the rows of earlier starts up to the step that training is taken up from; arguments as in Lightning."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        if self._experiment is None:
+            self._experiment = _Rows(self.log_dir)
+        return self._experiment
+
+
+class _Rows(ExperimentWriter):
+    def __init__(self, log_dir: str) -> None:
+        self._kept: list[dict[str, Any]] = []
+        super().__init__(log_dir)
+
+    def _check_log_dir_exists(self) -> None:
+        file = Path(self.metrics_file_path)
+        if file.is_file():
+            with file.open(newline="") as lines:
+                self._kept = [{k: v for k, v in row.items() if v} for row in csv.DictReader(lines)]
+
+    def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
+        super().log_metrics(metrics_dict, step)
+        if len(self.metrics) == 1:  # what an earlier start logged beyond its last checkpoint is done again
+            self._kept = [row for row in self._kept if int(row["step"]) < self.metrics[0]["step"]]
+
+    def save(self) -> None:
+        if not self.metrics:
+            return
+        rows = [*self._kept, *self.metrics]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=sorted(set().union(*rows)))
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(self.metrics_file_path, lambda file: file.write(text.getvalue().encode()))

@@ -1,0 +1,99 @@
+"""The process of one job: takes its folder, runs what is frozen there, leaves an outcome.
+
+It is started by the parent of a sweep, by Lightning (the other ranks of the same job), by torchrun or by hand; all of
+them read the same file, so nothing is composed a second time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from aggmask.assembly.config import global_rank
+from aggmask.errors import UserError
+from aggmask.launcher.ledger import Job, held
+
+PARENT = "AGGMASK_PARENT"  # process id: when that process ends, so does this one
+_PREFIX = "job="
+_PR_SET_PDEATHSIG = 1
+
+
+def frozen_folder(arguments: Sequence[str]) -> Path | None:
+    """DIR of the single argument `job=DIR`."""
+    if len(arguments) == 1 and arguments[0].startswith(_PREFIX):
+        return Path(arguments[0].removeprefix(_PREFIX)).expanduser().resolve()
+    return None
+
+
+def run_frozen(folder: Path, function: Callable[[dict[str, Any]], float | None]) -> None:
+    """Run a job's configuration from its last checkpoint, if it has one.
+
+    Args:
+        folder: of the job.
+        function: from the configuration to the number that a sweep compares.
+
+    Raises:
+        UserError: no such job, it was moved, or another process works in the folder.
+    """
+    end_with_parent()
+    job, main_rank = Job.read(folder), global_rank() == 0
+    if (frozen_in := job.config["output_dir"]) != str(folder):
+        raise UserError(f"{folder}: this job's paths lead to {frozen_in}, where it was frozen; move it back")
+    refusal = f"{folder}: process {job.attempt.get('pid')} works on this job already; end it, or let it finish"
+    with held(job.lock, refusal) if main_rank else nullcontext():
+        if main_rank:
+            if (job.outcome or {}).get("state") == "done":
+                print(f"done before: {folder}")
+                return
+            job.reopen()
+            job.begin()
+        os.environ[PARENT] = str(os.getpid())  # for the ranks that this one starts
+        os.chdir(job.cwd)
+        _log_to(folder / "train.log" if main_rank else None)
+        try:
+            objective = function(job.config | {"resume": str(job.checkpoint or job.config.get("resume") or "") or None})
+        except Exception as error:
+            rank = "" if main_rank else f"rank {global_rank()}: "
+            job.fail(f"{rank}{type(error).__name__}: {error}")
+            raise
+        if main_rank:
+            job.finish(objective)
+
+
+def end_with_parent() -> None:
+    """See to it that this process does not outlive the one that started it, not even when that one is killed.
+
+    Otherwise an orphan would go on writing into a folder which a second start of the sweep takes up.
+    """
+    parent = int(os.environ.get(PARENT) or 0)
+    if not parent:
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it ended before this line
+        os._exit(1)
+
+
+def _watch(parent: int, seconds: float = 0.2) -> None:
+    while os.getppid() == parent:
+        time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _log_to(file: Path | None) -> None:
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if file:
+        handlers.append(logging.FileHandler(file))
+    style = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"  # Hydra's
+    logging.basicConfig(level=logging.INFO, format=style, handlers=handlers, force=True)

@@ -1,0 +1,180 @@
+"""From a sweeper's overrides to frozen jobs, and back to the numbers that it asked for.
+
+Hydra composes each job here, once. Nothing is composed in a job's processes: when Lightning starts the other ranks of a
+job by running its command again, they read the same file, whatever a sampler would suggest by then.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from aggmask.assembly.config import check, plain
+from aggmask.errors import UserError
+from aggmask.launcher.ledger import Job, Ledger, digest, held, key_of, labels
+from aggmask.launcher.resources import gpus_at_hand
+from aggmask.launcher.schedule import Schedule
+
+log = logging.getLogger(__name__)
+_BUSY = {"state": "failed", "error": "another process works on it"}
+
+
+class _Composed(NamedTuple):
+    job: Job
+    cfg: DictConfig  # with its node `hydra`
+
+
+class Launch:
+    """One start of a sweep.
+
+    Args:
+        loader: of the application's configurations.
+        master: the sweep's configuration, with its node `hydra`.
+        resume: folder of the sweep to go on with; None starts one in `hydra.sweep.dir`.
+        gpus: shared out among the jobs; None: all there are.
+        module, n_jobs, on_fail: see `Schedule`.
+
+    Raises:
+        UserError: there is a sweep in the folder already, or none to go on with; see `Schedule`.
+    """
+
+    def __init__(
+        self,
+        loader: ConfigLoader,
+        master: DictConfig,
+        module: str,
+        resume: str | None,
+        on_fail: str,
+        n_jobs: int,
+        gpus: Sequence[int | str] | None,
+    ) -> None:
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            raise UserError(
+                "a sweep is started by one process, not by each that torchrun starts: python -m aggmask.train "
+                "--multirun ...; each job then starts its own ranks"
+            )
+        self.loader, self.master = loader, master
+        self.schedule = Schedule(module, n_jobs, gpus_at_hand() if gpus is None else list(gpus), on_fail)
+        self.ledger = Ledger.read(resume) if resume else Ledger(Path(str(master.hydra.sweep.dir)).resolve())
+        if not resume and self.ledger.sweep is not None:
+            raise UserError(
+                f"{self.ledger.root} holds a sweep already: sweep.resume={self.ledger.root} goes on with it"
+            )
+
+    def run(self, all_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+        """Bring the jobs of some overrides to an outcome, those that have one from an earlier start included.
+
+        Args:
+            all_overrides: of each job.
+            first: number of the first one.
+
+        Raises:
+            UserError: a configuration has something wrong with it (then nothing is started); somebody else works on
+                this sweep; it was stopped; see `Schedule.run`.
+        """
+        given = self.master.hydra.overrides
+        self.ledger.open([*given.hydra, *given.task], os.getcwd())
+        with held(self.ledger.lock, f"{self.ledger.root}: another process works on this sweep already", patience=2):
+            composed = self._freeze(all_overrides, first)
+            unique = list({c.job.folder: c.job for c in composed}.values())
+            log.info("%d jobs in %s", len(unique), self.ledger.root)
+            try:
+                self.schedule.run(unique)
+            except KeyboardInterrupt:
+                raise UserError(f"stopped: {self._how_to_go_on()}") from None
+            return [self._returned(c, unique) for c in composed]
+
+    def _freeze(self, all_overrides: Sequence[Sequence[str]], first: int) -> list[_Composed]:
+        known = {job.key: job for job in self.ledger.jobs()}
+        composed, fresh = [], []
+        for number, overrides in enumerate(all_overrides, first):
+            job = known.get(key_of(overrides))
+            if job is None:  # its number may be taken by a job that this start does not ask for
+                number = max([number, *(other.number + 1 for other in known.values())])
+            cfg, config = self._compose(overrides, job.number if job else number, job and job.folder)
+            folder = Path(cfg.hydra.runtime.output_dir)
+            if job is None:
+                job = Job(folder, number, tuple(overrides), self.ledger.sweep["cwd"], config)
+                fresh.append(job)
+            elif digest(config) == digest(job.config) or job.state == "done":
+                pass
+            elif job.checkpoint is None and job.state != "running":
+                job = replace(job, config=config)
+                fresh.append(job)
+            else:
+                log.warning("#%d: conf/ has changed since this job began; it stays what it was", job.number)
+            known[job.key] = job
+            composed.append(_Composed(job, cfg))
+        _refuse_shared_folders(known.values())
+        for job in fresh:  # not before all of them are known to be right
+            Job.freeze(job.folder, job.number, job.overrides, job.cwd, job.config)
+        return composed
+
+    def _compose(self, overrides: Sequence[str], number: int, folder: Path | None) -> tuple[DictConfig, dict[str, Any]]:
+        """(with `hydra`, plain and resolved); where it has no folder yet, `hydra.sweep.subdir` says which."""
+        job_overrides = [o for o in overrides if not o.startswith("sweep.")]
+        cfg = self.loader.load_sweep_config(self.master, job_overrides)
+        with open_dict(cfg):
+            cfg.hydra.job.id = cfg.hydra.job.num = number
+            cfg.sweep = {"name": self.ledger.root.name}
+        before = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(cfg)  # what `${hydra:...}` reads
+        try:
+            folder = folder or self.ledger.root / str(cfg.hydra.sweep.subdir)
+            with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
+                cfg.hydra.runtime.output_dir = str(folder)
+            HydraConfig.instance().set_config(cfg)
+            task = deepcopy(cfg)
+            with read_write(task), open_dict(task):
+                del task["hydra"]
+            check(task, str(cfg.hydra.job.config_name))
+            return cfg, plain(task)
+        except UserError as error:
+            raise UserError(f"job {number} ({' '.join(job_overrides)}): {error}") from error
+        finally:
+            HydraConfig.instance().cfg = before
+
+    def _failure(self, jobs: Sequence[Job]) -> UserError:
+        lines = [
+            f"  #{job.number} {label}: {(job.outcome or _BUSY)['error']}"
+            for job, label in zip(jobs, labels(jobs), strict=True)
+            if job.state != "done"
+        ]
+        return UserError("\n".join([f"{len(lines)} of {len(jobs)} jobs failed:", *lines, self._how_to_go_on()]))
+
+    def _returned(self, composed: _Composed, jobs: Sequence[Job]) -> JobReturn:
+        job, cfg = composed
+        returned = JobReturn(overrides=list(job.overrides), hydra_cfg=cfg, working_dir=str(job.folder))
+        returned.cfg, returned.task_name = OmegaConf.create(dict(job.config)), str(cfg.hydra.job.name)
+        outcome = job.outcome or _BUSY
+        if outcome["state"] == "done":
+            returned.status, returned.return_value = JobStatus.COMPLETED, outcome["objective"]
+        else:  # whoever asks for the number gets an exception that tells of all jobs
+            returned.status, returned.return_value = JobStatus.FAILED, self._failure(jobs)
+        return returned
+
+    def _how_to_go_on(self) -> str:
+        resume = shlex.quote(f"sweep.resume={self.ledger.root}")
+        return f"python -m {self.schedule.module} --multirun {resume} tries what is left"
+
+
+def _refuse_shared_folders(jobs: Iterable[Job]) -> None:
+    owners: dict[Path, Job] = {}
+    for job in jobs:
+        other = owners.setdefault(job.folder, job)
+        if other is not job:
+            raise UserError(
+                f"hydra.sweep.subdir gives the jobs {' '.join(other.overrides)} and {' '.join(job.overrides)} the same "
+                f"folder, {job.folder}"
+            )

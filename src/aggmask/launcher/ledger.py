@@ -1,0 +1,204 @@
+"""The ledger of a sweep: what each job is and how far it came, in files that a kill at any moment leaves whole.
+
+    SWEEP/sweep.json           the arguments of the sweep and where it was started
+    SWEEP/sweep.lock           held by the process that starts its jobs
+    SWEEP/JOB/job.json         a job's overrides (its key) and its resolved configuration
+    SWEEP/JOB/job.lock         held by the process that works in the folder
+    SWEEP/JOB/attempt.json     who started the job last, and how often that happened
+    SWEEP/JOB/progress.json    how far its training is
+    SWEEP/JOB/outcome.json     done with a number, or failed with a reason
+
+A job's state is read from these files and never stored, so that it cannot be out of date. The locks are the operating
+system's: it frees them when their process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from aggmask.errors import UserError
+from aggmask.files import read_json, write_json
+
+STATES = ("done", "failed", "running", "interrupted", "waiting")
+PATIENCE = 30.0  # seconds: a killed job's data workers look for it every five, and hold its lock until then
+CHECKPOINT = "last.ckpt"  # what an interrupted job goes on from
+
+
+def digest(config: Any) -> str:
+    """What equal configurations have in common, whatever the order of their keys: 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def key_of(overrides: Sequence[str]) -> tuple[str, ...]:
+    """What makes two jobs of a sweep the same: their overrides, but not those that say how the sweep is run."""
+    return tuple(sorted(o for o in overrides if not o.startswith(("sweep.", "hydra.", "hydra/"))))
+
+
+@contextmanager
+def held(lock: Path, refusal: str, patience: float | None = None) -> Iterator[None]:
+    """Hold a lock; seconds of `patience` (by default PATIENCE) for a process that is just ending.
+
+    Raises:
+        UserError: somebody else holds it.
+    """
+    guard = FileLock(lock)
+    try:
+        guard.acquire(timeout=PATIENCE if patience is None else patience)
+    except Timeout:
+        raise UserError(refusal) from None
+    try:
+        yield
+    finally:
+        guard.release()
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a living process holds the lock."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep: a folder and the configuration that is frozen in it."""
+
+    folder: Path
+    number: int
+    overrides: tuple[str, ...]
+    cwd: str  # where relative paths of the configuration start
+    config: Mapping[str, Any]
+
+    @classmethod
+    def freeze(cls, folder: Path, number: int, overrides: Sequence[str], cwd: str, config: Mapping[str, Any]) -> Job:
+        """Write a job down. From now on it is this configuration, whatever happens to the files it was made of."""
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {"number": number, "overrides": list(overrides), "cwd": cwd, "config": config}
+        write_json(folder / "job.json", {"digest": digest(config), **content})
+        return cls.read(folder)
+
+    @classmethod
+    def read(cls, folder: Path) -> Job:
+        """The job of a folder.
+
+        Raises:
+            UserError: there is none, or its configuration was changed by hand.
+        """
+        content = read_json(folder / "job.json")
+        if content is None:
+            raise UserError(f"job={folder}: there is no job.json, so this is no folder of a sweep's job")
+        if digest(content["config"]) != content["digest"]:
+            raise UserError(
+                f"{folder / 'job.json'}: the configuration is not the one that was frozen; a job of other values is "
+                "another job: give them as overrides to a sweep"
+            )
+        return cls(folder, content["number"], tuple(content["overrides"]), content["cwd"], content["config"])
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return key_of(self.overrides)
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "job.lock"
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """What the job goes on from, if it came so far."""
+        path = self.folder / CHECKPOINT
+        return path if path.is_file() else None
+
+    @property
+    def outcome(self) -> dict[str, Any] | None:
+        """{"state": "done", "objective": number or None} or {"state": "failed", "error": text}."""
+        return read_json(self.folder / "outcome.json")
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        return read_json(self.folder / "progress.json") or {}
+
+    @property
+    def attempt(self) -> dict[str, Any]:
+        return read_json(self.folder / "attempt.json") or {"count": 0}
+
+    @property
+    def state(self) -> str:
+        """One of STATES."""
+        if outcome := self.outcome:
+            return outcome["state"]
+        if is_held(self.lock):
+            return "running"
+        return "interrupted" if self.attempt["count"] else "waiting"
+
+    def begin(self) -> None:
+        """Note a new attempt of this process, which holds the lock."""
+        now = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+        write_json(self.folder / "attempt.json", {"count": self.attempt["count"] + 1, **now})
+
+    def finish(self, objective: float | None) -> None:
+        write_json(self.folder / "outcome.json", {"state": "done", "objective": objective})
+
+    def fail(self, error: str) -> None:
+        """Note a failure, unless something is noted already: of several ranks, the first one to fail knows why."""
+        if self.outcome is None:
+            write_json(self.folder / "outcome.json", {"state": "failed", "error": error})
+
+    def reopen(self) -> None:
+        """Forget a failure, so that the job can be tried again."""
+        (self.folder / "outcome.json").unlink(missing_ok=True)
+
+
+def labels(jobs: Sequence[Job]) -> list[str]:
+    """What tells each job from the others: its overrides without those that all of them have."""
+    shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+    return [" ".join(o for o in job.overrides if o not in shared) for job in jobs]
+
+
+class Ledger:
+    """All jobs of a sweep's folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.sweep = read_json(root / "sweep.json")
+
+    @classmethod
+    def read(cls, root: str | Path) -> Ledger:
+        """The ledger of a sweep that was started before.
+
+        Raises:
+            UserError: there is none.
+        """
+        ledger = cls(Path(root).expanduser().resolve())
+        if ledger.sweep is None:
+            raise UserError(f"{root}: there is no sweep.json, so no sweep was started here")
+        return ledger
+
+    def open(self, arguments: Sequence[str], cwd: str) -> None:
+        """Write down what the sweep is, the first time that it is started."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        if self.sweep is None:
+            self.sweep = {"arguments": list(arguments), "cwd": cwd}
+            write_json(self.root / "sweep.json", self.sweep)
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "sweep.lock"
+
+    def jobs(self) -> list[Job]:
+        """In the order of their numbers."""
+        return sorted((Job.read(path.parent) for path in self.root.rglob("job.json")), key=lambda job: job.number)

@@ -1,0 +1,82 @@
+"""What a job of a sweep gets of the machine: its GPUs, its share of the processor, a clean environment."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aggmask.errors import UserError
+from aggmask.launcher.job import PARENT
+
+_OF_THE_PARENT = (
+    # Left by another distributed run, these would make a job believe that it is one rank of it.
+    *("LOCAL_RANK", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"),
+    *("PL_GLOBAL_SEED", "AGGMASK_RUN_STAMP"),
+    # An allocation of SLURM is used, its tasks are not: the job starts its own ranks.
+    *("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
+)
+
+
+def gpus_at_hand() -> list[str]:
+    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES spells them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
+def ranks_of(trainer: Mapping[str, Any]) -> int | None:
+    """Processes of a job: what `trainer.devices` says; None for as many as it gets.
+
+    Raises:
+        UserError: it names devices, or the job needs other machines.
+    """
+    devices = trainer.get("devices", "auto")
+    if trainer.get("num_nodes", 1) != 1:
+        raise UserError(
+            f"trainer.num_nodes={trainer['num_nodes']}: hydra/launcher=processes runs its jobs on this machine; "
+            "for jobs on several, hydra/launcher=submitit_slurm (pip install hydra-submitit-launcher)"
+        )
+    if devices in ("auto", -1, "-1", None):
+        return None
+    if str(devices).isdecimal() and int(devices) > 0:
+        return int(devices)
+    raise UserError(
+        f"trainer.devices={devices}: in a sweep this is a number, and sweep.gpus says which ones the jobs share"
+    )
+
+
+def gpus_needed(trainer: Mapping[str, Any], total: int, n_jobs: int) -> int:
+    """How many of a machine's `total` GPUs a job takes."""
+    if not total or trainer.get("accelerator", "auto") not in ("auto", "gpu", "cuda"):
+        return 0
+    needed = ranks_of(trainer) or max(1, total // n_jobs)
+    if needed > total:
+        raise UserError(f"trainer.devices={needed}: there are {total} GPUs to share out (sweep.gpus)")
+    return needed
+
+
+def granted(free: Sequence[str], count: int) -> list[str] | None:
+    """`count` different GPUs of those that are free; one that is listed twice serves two jobs. None: too few."""
+    # The one with most room first, so that jobs spread out.
+    found = [gpu for gpu, _ in Counter(free).most_common(count)]
+    return found if len(found) == count else None
+
+
+def environment(trainer: Mapping[str, Any], gpus: Sequence[str], n_jobs: int) -> dict[str, str]:
+    """Environment of a job's process."""
+    env = {name: value for name, value in os.environ.items() if name not in _OF_THE_PARENT}
+    env[PARENT] = str(os.getpid())
+    if gpus:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    if n_jobs > 1:  # alone, a job has all threads, which Lightning shares out among its ranks
+        ranks = len(gpus) or ranks_of(trainer) or 1
+        env.setdefault("OMP_NUM_THREADS", str(max(1, _processors() // n_jobs // ranks)))
+    return env
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

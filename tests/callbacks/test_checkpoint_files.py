@@ -1,0 +1,25 @@
+import pytest
+import torch
+
+from aggmask.callbacks.checkpoint_files import WholeCheckpoints
+
+
+def test_a_checkpoint_is_read_back(tmp_path):
+    files, path = WholeCheckpoints(), tmp_path / "new" / "last.ckpt"
+    files.save_checkpoint({"step": 1, "weights": torch.ones(3)}, path)
+    assert files.load_checkpoint(path)["step"] == 1
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_an_interrupted_write_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    files, path = WholeCheckpoints(), tmp_path / "last.ckpt"
+    files.save_checkpoint({"step": 1}, path)
+
+    def interrupted(checkpoint, file):
+        file.write(b"half a checkp")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.save_checkpoint({"step": 2}, path)
+    assert files.load_checkpoint(path) == {"step": 1}

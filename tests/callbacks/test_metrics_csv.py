@@ -1,0 +1,35 @@
+import csv
+
+from aggmask.callbacks.metrics_csv import ContinuedCSVLogger
+
+
+def logged(folder, *rows: tuple[int, dict]) -> list[dict[str, str]]:
+    logger = ContinuedCSVLogger(str(folder), name="", version="")
+    logger.log_hyperparams({"seed": 1})
+    for step, values in rows:
+        logger.log_metrics(values, step)
+    logger.save()
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_of_an_earlier_start_stay_and_lost_work_is_not_counted_twice(tmp_path):
+    logged(tmp_path, (0, {"loss": 3.0}), (9, {"loss": 2.0}), (9, {"AP": 0.1}), (19, {"loss": 9.0}))
+    rows = logged(tmp_path, (19, {"loss": 1.5}), (29, {"loss": 1.25}), (29, {"AP": 0.2}))  # from the checkpoint at 10
+    assert [(int(row["step"]), row["loss"], row["AP"]) for row in rows] == [
+        *[(0, "3.0", ""), (9, "2.0", ""), (9, "", "0.1")],
+        *[(19, "1.5", ""), (29, "1.25", ""), (29, "", "0.2")],
+    ]
+
+
+def test_a_start_that_logs_nothing_leaves_the_file(tmp_path):
+    before = logged(tmp_path, (0, {"loss": 3.0}))
+    assert logged(tmp_path) == before
+
+
+def test_saving_again_and_again_writes_each_row_once(tmp_path):
+    logger = ContinuedCSVLogger(str(tmp_path), name="", version="", flush_logs_every_n_steps=1)
+    for step in range(3):
+        logger.log_metrics({"loss": float(step)}, step)
+    logger.save()
+    assert (tmp_path / "metrics.csv").read_text().split() == ["loss,step", "0.0,0", "1.0,1", "2.0,2"]

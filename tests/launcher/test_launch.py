@@ -1,0 +1,180 @@
+"""Sweeps as the command starts them, with jobs that start in half a second."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hydra.core.plugins import Plugins
+
+import hydra_plugins
+from aggmask import train
+from aggmask.launcher import schedule
+from aggmask.launcher.ledger import Ledger
+from tests.launcher.processes import is_alive, python_path
+from tests.launcher.stub_job import number_of
+from tests.runs import command
+
+STUB = ["experiment=demo", "hydra.launcher.module=tests.launcher.stub_job", "trainer.max_epochs=3"]
+PLUGINS = Path(__file__).parent / "plugins" / "hydra_plugins"
+
+
+@pytest.fixture
+def sweep(monkeypatch, capsys, tmp_path):
+    """Start a sweep in `tmp_path/sweep`; (exit status, what it said)."""
+    monkeypatch.setenv("PYTHONPATH", python_path())
+
+    def start(*arguments: str) -> tuple[int, str]:
+        place = [] if any(a.startswith("sweep.resume=") for a in arguments) else [f"hydra.sweep.dir={tmp_path}/sweep"]
+        return command(monkeypatch, capsys, train, "--multirun", *arguments, *place)
+
+    return start
+
+
+def jobs_of(tmp_path):
+    return Ledger.read(tmp_path / "sweep").jobs()
+
+
+def test_each_job_has_its_frozen_configuration(sweep, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("PL_GLOBAL_SEED", "13")
+    status, said = sweep(*STUB, "seed=4,5", "logger=wandb")
+    assert status == 0, said
+    first, second = jobs_of(tmp_path)
+    for job, seed in ((first, 4), (second, 5)):
+        assert job.outcome == {"state": "done", "objective": number_of(seed, 3)}
+        seen = json.loads((job.folder / "seen.json").read_text())
+        assert seen["config"] == job.config
+        assert seen["env"]["LOCAL_RANK"] is seen["env"]["WORLD_SIZE"] is seen["env"]["PL_GLOBAL_SEED"] is None
+        assert (job.config["seed"], job.config["data"]["seed"]) == (seed, seed)
+        assert job.config["output_dir"] == str(job.folder) == str(tmp_path / "sweep" / str(job.number))
+        assert job.config["callbacks"]["best"]["dirpath"] == str(job.folder)
+        assert job.config["name"] == "demo"
+        assert job.config["sweep"] == {"name": "sweep"}
+        assert job.config["logger"]["wandb"]["group"] == "sweep"
+    assert "#1 seed=5: done in" in said
+
+
+def test_resume_skips_goes_on_and_tries_again(sweep, tmp_path, monkeypatch):
+    monkeypatch.setenv("STUB_FAILS", "1")
+    status, said = sweep(*STUB, "seed=0,1,2", "sweep.n_jobs=2")
+    assert status == 2
+    assert "1 of 3 jobs failed:\n  #1 seed=1: ValueError: seed 1 is not liked\n" in said
+    assert f"python -m tests.launcher.stub_job --multirun sweep.resume={tmp_path}/sweep" in said
+    (tmp_path / "sweep" / "2" / "outcome.json").unlink()  # as if it had been killed
+    monkeypatch.delenv("STUB_FAILS")
+    status, said = sweep(f"sweep.resume={tmp_path}/sweep", "sweep.n_jobs=1")  # the other arguments are known
+    assert status == 0, said
+    jobs = jobs_of(tmp_path)
+    assert [job.outcome["objective"] for job in jobs] == [number_of(seed, 3) for seed in range(3)]
+    assert [job.attempt["count"] for job in jobs] == [1, 2, 2]
+    assert "#0 seed=0: done before" in said
+    assert "#1 seed=1: failed, starts" in said
+    assert "#2 seed=2: interrupted, starts" in said
+
+
+def test_resume_with_more_jobs_keeps_the_old_ones(sweep, tmp_path):
+    assert sweep(*STUB, "seed=0,1")[0] == 0
+    status, said = sweep(*STUB, "seed=2,1,3", f"sweep.resume={tmp_path}/sweep", "sweep.n_jobs=2")
+    assert status == 0, said
+    jobs = jobs_of(tmp_path)
+    assert [(job.number, job.config["seed"]) for job in jobs] == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert [job.attempt["count"] for job in jobs] == [1, 1, 1, 1]
+
+
+def test_stop_at_the_first_failure(sweep, tmp_path, monkeypatch):
+    monkeypatch.setenv("STUB_FAILS", "0")
+    status, said = sweep(*STUB, "seed=0,1", "sweep.on_fail=stop")
+    assert status == 2
+    assert "job 0 failed, and sweep.on_fail=stop" in said
+    assert [job.state for job in jobs_of(tmp_path)] == ["failed", "waiting"]
+
+
+def test_a_sweep_that_is_interrupted_says_how_it_goes_on(sweep, tmp_path, monkeypatch):
+    """Ctrl-C: what runs is ended and can be continued."""
+
+    def sleep(seconds, sleeps=schedule.time.sleep):
+        sleeps(seconds)
+        if (tmp_path / "sweep" / "0" / "epochs.txt").exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(schedule.time, "sleep", sleep)
+    status, said = sweep(*STUB[:2], "seed=0,1", "trainer.max_epochs=1000")
+    assert status == 2
+    assert f"stopped: python -m tests.launcher.stub_job --multirun sweep.resume={tmp_path}/sweep" in said
+    first, second = jobs_of(tmp_path)
+    assert (first.state, second.state) == ("interrupted", "waiting")
+    assert not is_alive(first.attempt["pid"])
+
+
+def test_the_same_job_twice_runs_once(sweep, tmp_path):
+    assert sweep(*STUB, "seed=0,0")[0] == 0
+    assert [job.attempt["count"] for job in jobs_of(tmp_path)] == [1]
+
+
+def test_gpus_come_from_the_list(sweep, tmp_path):
+    assert sweep(*STUB, "seed=0,1", "sweep.n_jobs=2", "sweep.gpus=[3,5]")[0] == 0
+    notes = [json.loads((job.folder / "seen.json").read_text()) for job in jobs_of(tmp_path)]
+    assert {note["env"]["CUDA_VISIBLE_DEVICES"] for note in notes} == {"3", "5"}
+
+
+def test_a_wrong_key_stops_the_sweep_before_it_starts(sweep, tmp_path):
+    status, said = sweep(*STUB, "seed=0,1", "+decoder.sigmaa=1")
+    assert status == 2
+    assert "job 0 (" in said
+    assert "did you mean 'sigma'" in said
+    assert jobs_of(tmp_path) == []
+
+
+def test_a_folder_holds_one_sweep(sweep, tmp_path):
+    assert sweep(*STUB, "seed=0")[0] == 0
+    status, said = sweep(*STUB, "seed=1")
+    assert status == 2
+    assert f"holds a sweep already: sweep.resume={tmp_path}/sweep goes on with it" in said
+    status, said = sweep(*STUB, "seed=1", f"sweep.resume={tmp_path}/other place")
+    assert status == 2
+    assert "other place: there is no sweep.json" in said
+
+
+def test_jobs_in_one_folder_are_refused(sweep, tmp_path):
+    status, said = sweep(*STUB, "seed=0,1", "hydra.sweep.subdir=same")
+    assert status == 2
+    assert "hydra.sweep.subdir gives the jobs" in said
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_job_that_has_a_checkpoint_stays_what_it_was(begun, sweep, tmp_path):
+    """The configurations changed between two starts; the overrides, which are the key, did not."""
+    assert sweep(*STUB, "seed=0")[0] == 0
+    (job,) = jobs_of(tmp_path)
+    (job.folder / "outcome.json").unlink()
+    if not begun:
+        (job.folder / "last.ckpt").unlink()
+    changed = {**job.config, "name": "as it was"}
+    job.freeze(job.folder, job.number, job.overrides, job.cwd, changed)
+    status, said = sweep(f"sweep.resume={tmp_path}/sweep")
+    assert status == 0, said
+    (job,) = jobs_of(tmp_path)
+    assert job.config["name"] == ("as it was" if begun else "demo")
+    assert ("has changed since this job began" in said) == begun
+
+
+def test_a_sampler_is_told_what_its_trials_gave(sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr(hydra_plugins, "__path__", [*hydra_plugins.__path__, str(PLUGINS)])
+    from hydra_plugins.ask_tell import AskTell
+
+    Plugins.instance().register(AskTell)
+    status, said = sweep(*STUB, "hydra/sweeper=ask_tell")
+    assert status == 0, said
+    told = json.loads((tmp_path / "sweep" / "told.json").read_text())
+    jobs = jobs_of(tmp_path)
+    assert [entry["number"] for entry in told] == [number_of(3, 3)] * 2
+    assert [entry["asked"] for entry in told] == [f"optim.lr={job.config['optim']['lr']!r}" for job in jobs]
+    assert len({entry["asked"] for entry in told}) == 2
+
+
+def test_a_sweep_is_not_started_by_every_rank(sweep, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    status, said = sweep(*STUB, "seed=0")
+    assert status == 2
+    assert "not by each that torchrun starts" in said
