@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import wandb
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -52,6 +53,8 @@ def no_account(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("WANDB_SILENT", "true")
+    yield
+    wandb.teardown()  # which remembers the account
 
 
 @pytest.fixture(scope="module")
