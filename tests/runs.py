@@ -26,7 +26,6 @@ SMALL = [
     "trainer.accelerator=cpu",
     "trainer.max_epochs=1",
     "trainer.limit_train_batches=2",
-    "callbacks.progress=null",
     "trainer.enable_progress_bar=false",
 ]
 SMALL_BACKBONES = {  # of the experiments' own family, where that is not ResNet

@@ -47,6 +47,8 @@ def train(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     data = build(config["data"])
     module = build_module(make_recipe(config, data.categories))
     loggers = [build(node) for node in config["logger"].values() if node]
+    if not config["trainer"]["enable_progress_bar"]:
+        config["callbacks"].pop("progress", None)  # which Lightning would refuse beside that key
     callbacks = [SameConfiguration(config), *(build(node) for node in config["callbacks"].values() if node)]
     trainer = build_trainer(
         config["trainer"], logger=loggers, callbacks=callbacks, default_root_dir=config["output_dir"]

@@ -164,8 +164,16 @@ def test_what_was_never_published_is_not_written():
     with pytest.raises(UserError, match="residual"):
         as_published(content)
     content["hyper_parameters"]["model"]["aggregation"]["residual"] = False
-    with pytest.raises(UserError, match=r"aggregation.*has no place"):
+    with pytest.raises(UserError, match=r"published names have none for 'head\.aggregation"):
         as_published(content, "later")
+
+
+def test_ids_of_categories_come_back():
+    case = some_case("solo")
+    content = from_published(published_model(case)[0], "model.pth", categories=list("abcde"), **grids(case))
+    content["hyper_parameters"]["categories"] = [[7, "a"], [3, "b"], [9, "c"], [1, "d"], [20, "e"]]
+    again = from_published(as_published(content), "model.pth", **grids(case))
+    assert again["hyper_parameters"]["categories"] == content["hyper_parameters"]["categories"]
 
 
 def test_labels_are_in_the_order_of_coco_ids():

@@ -302,6 +302,7 @@ def test_prepare_is_called_by_one_at_a_time(tmp_path):
         ({"scale_per": "batch", "large_scale_jitter": {"min_scale": 0.1, "max_scale": 2, "size": 64}}, "scale_per"),
         ({"large_scale_jitter": {"min": 0.1}}, "large_scale_jitter"),
         ({"color_jitter": {"hues": 0.1}}, "color_jitter"),
+        ({"copy_paste": 0.5}, "copy_paste=0.5: give keys with values"),
         ({"copy_paste": {"max": 3}}, "copy_paste"),
         ({"train": {"annotation": "x"}}, "data.train.annotation: unknown"),
         ({"root": None, "prepare": make_coco}, "data.root"),

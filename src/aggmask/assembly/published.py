@@ -91,7 +91,9 @@ def as_published(content: Mapping[str, Any], names: str | None = None) -> dict[s
         ours = {name: value for name, value in ours.items() if not name.endswith(BATCH_COUNTER)}
     weights = to_published(ours, family)
     describe(ours)
-    return {"meta": {"CLASSES": tuple(name for _, name in recipe["categories"])}, "state_dict": weights}
+    ids, names = zip(*recipe["categories"], strict=True)
+    # Published files know no ids; others skip the key.
+    return {"meta": {"CLASSES": names, "category_ids": ids}, "state_dict": weights}
 
 
 def _configuration(
@@ -226,8 +228,9 @@ def _categories(count: int, names: Sequence[str] | None, content: Mapping[str, A
     later = meta.get("dataset_meta")
     given = meta.get("CLASSES") or (later.get("classes", later.get("CLASSES")) if isinstance(later, Mapping) else None)
     coco = [category.name for category in COCO_CATEGORIES]
+    ids = None
     if names is None and given:
-        names = [str(name) for name in given]
+        names, ids = [str(name) for name in given], meta.get("category_ids")  # ids: where this package wrote the file
         if [name.replace("_", " ") for name in names] == coco:
             names = coco
     if names is None and count == len(coco):
@@ -237,7 +240,9 @@ def _categories(count: int, names: Sequence[str] | None, content: Mapping[str, A
         log.warning("%s: %d classes without names; say categories=[cat,dog,...]", where, count)
     if len(names) != count:
         raise UserError(f"{where}: {count} classes, but {len(names)} names of categories")
-    return COCO_CATEGORIES if list(names) == coco else [Category(i, name) for i, name in enumerate(names, start=1)]
+    if ids is None and list(names) == coco:
+        return COCO_CATEGORIES
+    return [Category(i, name) for i, name in zip(ids or range(1, count + 1), names, strict=True)]
 
 
 def _checked(

@@ -95,7 +95,8 @@ def to_published(ours: Mapping[str, Tensor], family: str = "first") -> dict[str,
     """
     place = FAMILIES.index(family)
     rows = (*_SHARED, *_BASES[_base_of(ours)])
-    return _renamed(ours, [(row[0], row[1 + place]) for row in rows if row[1 + place]])
+    rules = [(row[0], row[1 + place]) for row in rows if row[1 + place]]
+    return _renamed(ours, rules, "the published names have none for '{}', which this model has")
 
 
 def family_of(published: Iterable[str]) -> str:
@@ -156,7 +157,11 @@ def _base_of(ours: Iterable[str]) -> str:
     return "aggstar" if "head.aggregation.weights.conv.weight" in names else "solov2"
 
 
-def _renamed(weights: Mapping[str, Tensor], rules: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
+def _renamed(
+    weights: Mapping[str, Tensor],
+    rules: Iterable[tuple[str, str]],
+    refusal: str = "published weight '{}' has no place in this model",
+) -> dict[str, Tensor]:
     patterns = [(re.compile(_pattern(source)), target) for source, target in dict.fromkeys(rules)]
     renamed = {}
     for name, value in weights.items():
@@ -165,7 +170,7 @@ def _renamed(weights: Mapping[str, Tensor], rules: Iterable[tuple[str, str]]) ->
                 renamed[f"{target.format(**match.groupdict())}.{match['leaf']}"] = value
                 break
         else:
-            raise UserError(f"published weight '{name}' has no place in this model{_why(name)}")
+            raise UserError(refusal.format(name) + _why(name))
     return renamed
 
 

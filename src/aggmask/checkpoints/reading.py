@@ -43,7 +43,7 @@ def read_file(path: str | Path, trust_pickle: bool = False, key: str = "checkpoi
                 f"{key}={path}: holds more than plain values and tensors ({named}), and reading that runs code which "
                 "the file names. If you trust its source, say trust_pickle=true"
             ) from error
-        raise UserError(f"{key}={path}: not a checkpoint, or a damaged one ({type(error).__name__})") from error
+        raise UserError(f"{key}={path}: not a checkpoint, or a damaged one: torch cannot read it") from error
 
 
 def published_weights(content: Any, where: str) -> dict[str, Tensor]:

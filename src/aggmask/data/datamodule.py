@@ -304,6 +304,8 @@ def _workers() -> int:
 
 
 def _build(name: str, kind: type, arguments: Mapping[str, Any]) -> Any:
+    if not isinstance(arguments, Mapping):
+        raise UserError(f"data.{name}={arguments}: give keys with values, as data.{name}='{{KEY: VALUE}}'.")
     try:
         return kind(**arguments)
     except TypeError as error:  # a missing or an unknown key
