@@ -52,10 +52,14 @@ class SegmentationModule(pl.LightningModule):
             ids = matching_ids(self.categories, data.val_dataset.index.categories, data.val.annotations)
             self.metric = self.make_metric(data.val.annotations, category_ids=ids)
 
-    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+    def losses(self, batch: ImageBatch) -> dict[str, Tensor]:
+        """The criterion's weighted scalars for a batch."""
         outputs = self.segmenter(self.segmenter.normalize(batch))
         targets = self.assigner(outputs, batch.objects, batch.pixels.shape[-2:])
-        losses = self.criterion(outputs, targets)
+        return self.criterion(outputs, targets)
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        losses = self.losses(batch)
         loss = sum(losses.values())
         values = {f"train/{name}": value.detach() for name, value in losses.items()}
         # The mean over ranks: with the criterion's global normalizer, the loss of the whole batch.

@@ -17,6 +17,7 @@ from hydra.utils import get_class, instantiate
 
 from aggmask.assembly.config import suggest
 from aggmask.callbacks.checkpoint_files import WholeCheckpoints
+from aggmask.callbacks.non_finite import NonFinite
 from aggmask.callbacks.sync_norms import SyncNorms
 from aggmask.checkpoints.reading import read_file
 from aggmask.data.transforms import Resize
@@ -34,15 +35,17 @@ def build(node: Mapping[str, Any], **arguments: Any) -> Any:
     return instantiate(dict(node), **arguments, _convert_="all")
 
 
-def build_trainer(node: Mapping[str, Any], **arguments: Any) -> pl.Trainer:
-    """The trainer of a configuration.
+def build_trainer(node: Mapping[str, Any], callbacks: Sequence[pl.Callback] = (), **arguments: Any) -> pl.Trainer:
+    """The trainer of a configuration; `on_nan`, which Lightning does not know, becomes a callback.
 
     Raises:
         UserError: a setting that Lightning would fail on, or ignore, later.
     """
+    node = dict(node)
+    callbacks = [NonFinite(node.pop("on_nan", "stop")), *callbacks]
     synchronized = node.get("sync_batchnorm", False)
     plugins = [WholeCheckpoints(), *([SyncNorms()] if synchronized else []), *map(build, node.get("plugins") or ())]
-    trainer = build(node, plugins=plugins, **arguments)
+    trainer = build(node, plugins=plugins, callbacks=callbacks, **arguments)
     if synchronized and trainer.strategy.root_device.type == "cpu":
         raise UserError("trainer.sync_batchnorm=true: norms can be synchronized between GPUs only; this runs on a CPU")
     if trainer.precision.endswith("-true") and trainer.precision != "32-true":

@@ -22,6 +22,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from aggmask.errors import UserError
 
 _HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
+# Read by this package and not by what the node names.
+_OWN_KEYS = {"trainer": {"on_nan": typing.Literal["stop", "skip"]}}
 _SIMPLE = (int, float, bool, str, type(None))
 
 
@@ -132,8 +134,9 @@ def _signature_problems(node: DictConfig, path: str) -> Iterator[str]:
         yield f"{path}._target_: cannot import '{target}' ({error})"
         return
     parameters = inspect.signature(called).parameters
-    hints = _hints(called)
     free = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+    own = _OWN_KEYS.get(path, {})
+    parameters, hints = {**parameters, **own}, {**_hints(called), **own}
     for key in node:
         if key in _HYDRA_KEYS:
             continue
