@@ -183,6 +183,13 @@ def test_a_scaler_does_not_hide_what_is_broken(bad, step, tmp_path):
     assert str(stop.value).startswith(f"step {step + (bad == BAD_GRADIENT)} ")
 
 
+def test_gradients_are_large_and_finite(tmp_path):
+    """Their squares overflow, they do not."""
+    _, guard = fit(Toy([10, 20], factor=1e30), tmp_path)
+    assert guard.skipped == []
+    assert not (tmp_path / "non_finite").exists()
+
+
 @pytest.mark.parametrize("on_nan", ["skip", "stop"])
 def test_two_ranks_decide_together(on_nan, tmp_path):
     """Only rank 1 meets a batch that breaks."""
