@@ -18,7 +18,7 @@ from tests.data.make_coco import make_coco
 from tests.runs import small_run
 from tests.small import random_objects
 
-BAD_LOSS, BAD_GRADIENT, BAD_OUTPUT = 1000, 2000, 3000  # ids of images from which on the step breaks
+BAD_LOSS, BAD_GRADIENT, BAD_OUTPUT, BAD_VALUE = 1000, 2000, 3000, 4000  # ids of images from which on the step breaks
 
 
 def picture(number: int) -> ImageBatch:
@@ -51,6 +51,8 @@ class Toy(pl.LightningModule):
         features = self.conv(pixels * float("inf") if kind == BAD_OUTPUT else pixels)
         factor = float("inf") if kind == BAD_GRADIENT else self.factor
         loss = self.drop(self.norm(BreakGradient.apply(features, factor))).square().mean()
+        if kind == BAD_VALUE:  # gradients stay finite
+            loss = loss + float("nan")
         return {"square": loss * float("nan") if kind == BAD_LOSS else loss}
 
     def training_step(self, batch, _):
@@ -80,15 +82,19 @@ def same(ours: dict, theirs: dict) -> bool:
     return all(torch.equal(ours[name], theirs[name]) for name in ours) and ours.keys() == theirs.keys()
 
 
-@pytest.mark.parametrize("bad", [BAD_LOSS, BAD_GRADIENT, BAD_OUTPUT])
+@pytest.mark.parametrize("bad", [BAD_LOSS, BAD_GRADIENT, BAD_OUTPUT, BAD_VALUE])
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
-@pytest.mark.parametrize(("numbers", "accumulate"), [([10, 20, None, 30], 1), ([10, 20, 70, None, 30, 40], 2)])
-def test_a_skipped_step_leaves_no_trace(bad, optimizer, numbers, accumulate, tmp_path, caplog):
+@pytest.mark.parametrize("steps", [[[10], [20], [None], [None], [30]], [[10, 20], [70, None], [None, 50], [30, 40]]])
+def test_a_skipped_step_leaves_no_trace(bad, optimizer, steps, tmp_path, caplog):
     """Weights, momentum and statistics of the norm are those of a run that never saw the step's batches."""
     settings = {"momentum": 0.9, "weight_decay": 0.1} if optimizer is torch.optim.SGD else {}
-    at = numbers.index(None) // accumulate * accumulate
-    without = numbers[:at] + numbers[at + accumulate :]
-    broken, whole = (Toy([n or bad for n in ns], optimizer, **settings) for ns in (numbers, without))
+    accumulate = len(steps[0])
+    numbers = [[n or bad for n in step] for step in steps]
+    without = [n for step in steps if None not in step for n in step]
+    broken, whole = (
+        Toy([n for step in numbers for n in step], optimizer, **settings),
+        Toy(without, optimizer, **settings),
+    )
     with caplog.at_level(logging.WARNING):
         trainer, guard = fit(broken, tmp_path, "skip", accumulate_grad_batches=accumulate)
     expected, _ = fit(whole, tmp_path / "whole", accumulate_grad_batches=accumulate)
@@ -96,9 +102,11 @@ def test_a_skipped_step_leaves_no_trace(bad, optimizer, numbers, accumulate, tmp
     ours, theirs = (t.optimizers[0].state_dict()["state"] for t in (trainer, expected))
     assert ours.keys() == theirs.keys()
     assert all(same(ours[key], theirs[key]) for key in theirs)
-    ids = [i for n in numbers[at : at + accumulate] for i in (n or bad, (n or bad) + 1)]
-    assert guard.skipped == [{"step": at // accumulate, "image_ids": ids}]
-    assert f"steps skipped: 1\n  step {at // accumulate}: images {', '.join(map(str, ids))}" in caplog.text
+    at = [place for place, step in enumerate(steps) if None in step]
+    ids = [[i for n in numbers[place] for i in (n, n + 1)] for place in at]
+    assert guard.skipped == [{"step": place, "image_ids": own} for place, own in zip(at, ids, strict=True)]
+    lines = [f"\n  step {place}: images {', '.join(map(str, own))}" for place, own in zip(at, ids, strict=True)]
+    assert f"steps skipped: 2{''.join(lines)}" in caplog.text
     assert not (tmp_path / "whole" / "non_finite").exists()
 
 
@@ -108,6 +116,7 @@ def test_a_skipped_step_leaves_no_trace(bad, optimizer, numbers, accumulate, tmp
         (BAD_LOSS, "first: loss 'square'\n  gradients that are not finite: 4"),
         (BAD_GRADIENT, "is not finite; images 2000, 2001\n  gradients that are not finite: 2 (conv.weight, conv.bias)"),
         (BAD_OUTPUT, "first: output of conv"),
+        (BAD_VALUE, "first: loss 'square'\n  gradients that are not finite: 0\n"),
     ],
 )
 def test_the_first_one_stops_and_leaves_what_replays_it(bad, said, tmp_path):
@@ -190,14 +199,15 @@ def test_gradients_are_large_and_finite(tmp_path):
     assert not (tmp_path / "non_finite").exists()
 
 
+@pytest.mark.parametrize(("bad", "first"), [(BAD_OUTPUT, "output of conv"), (BAD_VALUE, "loss 'square'")])
 @pytest.mark.parametrize("on_nan", ["skip", "stop"])
-def test_two_ranks_decide_together(on_nan, tmp_path):
-    """Only rank 1 meets a batch that breaks."""
-    ranks = [[10, 20, 30], [40, BAD_OUTPUT, 60]]
+def test_two_ranks_decide_together(on_nan, bad, first, tmp_path):
+    """Only rank 1 meets a batch that breaks: through its gradients rank 0 would know, through its loss it would not."""
+    ranks = [[10, 20, 30], [40, bad, 60]]
     settings = {"strategy": "ddp_fork", "devices": 2}
     module, whole = Toy(ranks), Toy([[10, 30], [40, 60]])
     if on_nan == "stop":
-        with pytest.raises(Exception, match="images 3000, 3001\n  first on rank 1: output of conv"):
+        with pytest.raises(Exception, match=f"images {bad}, {bad + 1}\n  first on rank 1: {first}"):
             fit(module, tmp_path, on_nan, **settings)
     else:
         fit(module, tmp_path, on_nan, **settings)
@@ -205,7 +215,7 @@ def test_two_ranks_decide_together(on_nan, tmp_path):
         assert same(module.state_dict(), whole.state_dict())
     assert torch.load(tmp_path / "non_finite" / "state.pt", weights_only=True)["ranks"] == 2
     kept = [read_rank(tmp_path / "non_finite", rank)[0].batch.image_ids for rank in range(2)]
-    assert kept == [[20, 21], [BAD_OUTPUT, BAD_OUTPUT + 1]]
+    assert kept == [[20, 21], [bad, bad + 1]]
 
 
 class Swell(pl.Callback):
