@@ -103,7 +103,8 @@ def run_task(module: str, job: Job, ranks: Mapping[str, str]) -> None:
     """
     process = _start(module, job, without_ranks(os.environ) | {PARENT: str(os.getpid())} | ranks)
     try:
-        code = process.wait()
+        while (code := process.poll()) is None:
+            time.sleep(0.2)  # while it waits for a process, Python does not hear that Ray cancels a task
     finally:  # also when the cluster takes the machine back: the job goes on from its checkpoint
         _end([process])
     if code:

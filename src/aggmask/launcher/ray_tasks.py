@@ -16,8 +16,6 @@ from aggmask.launcher.ledger import Job
 from aggmask.launcher.processes import run_task
 from aggmask.launcher.resources import asked_of_a_cluster, refuse_nodes
 
-_GRACE = 15.0  # seconds
-
 
 @dataclass
 class _Sent:
@@ -89,10 +87,7 @@ class Ray:
         return _Sent(job, task.remote(self.module, job, {}), job.attempt["count"])
 
     def end(self, running: Sequence[_Sent]) -> None:
-        if not running:
-            return
         import ray
 
         for item in running:
             ray.cancel(item.result)  # raises KeyboardInterrupt in it
-        ray.wait([item.result for item in running], num_returns=len(running), timeout=_GRACE)
