@@ -3,12 +3,14 @@
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
-from aggmask.assembly.config import plain
+from aggmask.assembly.config import conf_dir, plain
 from aggmask.errors import UserError
 from aggmask.launcher.ledger import Job
 from aggmask.launcher.schedule import Schedule
@@ -78,9 +80,16 @@ def test_an_interrupted_sweep_cancels_its_jobs(tmp_path):
 
 
 def test_what_slurm_is_asked_for(tmp_path, commands, monkeypatch):
-    text = []
-    monkeypatch.setattr("submitit.SlurmExecutor._submit_command", lambda self, command: text.append(
-        self._make_submission_file_text(command, "")) or _submitted(self))  # fmt: skip
+    from submitit.slurm.slurm import SlurmJob
+
+    text, limits = [], set()
+
+    def submit(executor, command):
+        text.append(executor._make_submission_file_text(command, ""))
+        limits.add(executor.max_num_timeout)
+        return SlurmJob(executor.folder, fake_slurm.JOB)
+
+    monkeypatch.setattr("submitit.SlurmExecutor._submit_command", submit)
 
     def asked(slurm: Slurm, **trainer) -> set[str]:
         slurm.start(freeze(tmp_path, 0, **trainer), [])
@@ -90,12 +99,17 @@ def test_what_slurm_is_asked_for(tmp_path, commands, monkeypatch):
     assert large >= {"nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "partition=big", "mem=64GB", "time=60"}
     assert not any(line.startswith("gpus-per-node=4") for line in asked(engine("slurm"), devices=4))
     assert "gpus-per-node=2" in asked(engine("slurm", gpus_per_node=2), devices=4)
+    configured = OmegaConf.to_container(OmegaConf.load(Path(conf_dir(), "hydra/launcher/slurm.yaml")).parameters)
+    lines = asked(engine("slurm", **configured | {"slurm_account": "me"}), accelerator="cpu")
+    assert lines >= {"time=1440", "cpus-per-task=5", "signal=USR2@120", "account=me"}
+    assert not any(line.startswith(("gpus-per-node=1", "partition", "mem")) for line in lines)
+    assert limits == {3}
 
 
-def _submitted(executor):
-    from submitit.slurm.slurm import SlurmJob
-
-    return SlurmJob(executor.folder, fake_slurm.JOB)
+def test_without_submitit(monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(UserError, match=r"pip install 'aggmask\[slurm\]'"):
+        engine()
 
 
 @pytest.mark.parametrize(

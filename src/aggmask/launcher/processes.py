@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from aggmask.errors import UserError
 from aggmask.launcher.job import PARENT
 from aggmask.launcher.ledger import Job
 from aggmask.launcher.resources import environment, gpus_at_hand, gpus_needed, granted, refuse_nodes, without_ranks
@@ -52,16 +51,11 @@ class Processes:
         module: started as `python -m MODULE job=FOLDER`.
         n_jobs: at the same time.
         gpus: what the jobs share; a job waits until there are enough for it. None: all there are.
-
-    Raises:
-        UserError: n_jobs makes no sense.
     """
 
     poll = 0.1
 
     def __init__(self, module: str, n_jobs: int = 1, gpus: Sequence[int | str] | None = ()) -> None:
-        if n_jobs < 1:
-            raise UserError(f"sweep.n_jobs={n_jobs}: must be at least 1")
         self.module, self.n_jobs = module, n_jobs
         self.gpus = gpus_at_hand() if gpus is None else [str(gpu) for gpu in gpus]
 
@@ -70,7 +64,7 @@ class Processes:
         self._needed(job)
 
     def has_room(self, job: Job, running: Sequence[Running]) -> bool:
-        return len(running) < self.n_jobs and self._granted(job, running) is not None
+        return self._granted(job, running) is not None
 
     def start(self, job: Job, running: Sequence[Running]) -> Running:
         gpus = self._granted(job, running) or []

@@ -35,13 +35,14 @@ class Engine(Protocol):
     """Where the jobs of a sweep run: `python -m MODULE job=FOLDER`, or one of these for each rank."""
 
     module: str
+    n_jobs: int  # at the same time
     poll: float  # seconds
 
     def check(self, job: Job) -> None:
         """Raises UserError: the job cannot run here."""
 
     def has_room(self, job: Job, running: Sequence[Any]) -> bool:
-        """Whether a job can start beside those that run."""
+        """Whether there is what a job needs, beside those that run."""
 
     def start(self, job: Job, running: Sequence[Any]) -> Started:
         """Start a job that there is room for."""
@@ -65,12 +66,14 @@ class Schedule:
         on_fail: continue, or stop: a job that fails ends the sweep, and those that run beside it are interrupted.
 
     Raises:
-        UserError: on_fail makes no sense.
+        UserError: on_fail or n_jobs makes no sense.
     """
 
     def __init__(self, engine: Engine, on_fail: str = "continue") -> None:
         if on_fail not in ("continue", "stop"):
             raise UserError(f"sweep.on_fail={on_fail}: must be continue or stop")
+        if engine.n_jobs < 1:
+            raise UserError(f"sweep.n_jobs={engine.n_jobs}: must be at least 1")
         self.engine, self.on_fail = engine, on_fail
         self._labels: dict[Path, str] = {}
 
@@ -103,7 +106,7 @@ class Schedule:
             self._say(job, "done before")
             return True
         beside = [item.started for item in running]
-        if not self.engine.has_room(job, beside):
+        if len(running) >= self.engine.n_jobs or not self.engine.has_room(job, beside):
             return False
         if state == "failed":
             job.reopen()
