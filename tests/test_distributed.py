@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from aggmask.metrics.evaluators import NAMES
 from tests.data.make_coco import make_coco
+from tests.launcher.processes import environment
 from tests.runs import SMALL
 from tests.test_evaluate import eager_checkpoint
 
@@ -65,6 +67,46 @@ def test_two_ranks_train_without_objects_on_one_of_them_and_share_one_folder(tmp
     last = torch.load(tmp_path / "runs" / "one" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 4
     assert all(value.isfinite().all() for value in last["state_dict"].values())
+
+
+def test_two_nodes_of_torchrun_share_one_folder_and_configuration(tmp_path):
+    """The second one starts its rank two seconds late, and nobody says what the run is called."""
+    root = make_coco(tmp_path / "coco", images=4, val_images=2)
+    (tmp_path / "late.py").write_text(
+        "import os, runpy, time\ntime.sleep(2 * int(os.environ['RANK']))\nrunpy.run_module('aggmask.train', "
+        "run_name='__main__')\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    node = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nnodes=2",
+        "--master-addr=127.0.0.1",
+        "--nproc-per-node=1",
+    ]
+    settings = ["experiment=solo_r50_agg", "trainer=ddp", "trainer.num_nodes=2", "trainer.devices=1", *SMALL]
+    settings += [f"data.root={root}", "data.batch_size=1", "data.skip_empty=false", "trainer.limit_val_batches=1"]
+    command = [*node, "--master-addr=127.0.0.1", f"--master-port={port}", f"{tmp_path}/late.py", *settings]
+    nodes = [
+        subprocess.Popen(
+            [*command[:3], f"--node-rank={rank}", *command[3:]], env=environment(), cwd=tmp_path,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        for process in nodes:
+            said = process.communicate(timeout=280)[0]
+            assert process.returncode == 0, said[-4000:]  # different configurations would be refused
+    finally:
+        for process in nodes:
+            process.kill()
+    (folder,) = (tmp_path / "runs" / "solo_r50_agg").iterdir()
+    assert [path.parent for path in tmp_path.rglob("last.ckpt")] == [folder]
+    assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
 def test_two_ranks_evaluate_like_one(tmp_path):

@@ -1,4 +1,4 @@
-"""`hydra/launcher=processes`. Hydra looks for plugins in this namespace only, and imports all of them at each start."""
+"""`hydra/launcher=processes`, `slurm` and `ray`: Hydra finds plugins only here, and imports all of them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from typing import Any
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
+from hydra.utils import get_class
 from omegaconf import DictConfig
 
 
 class ProcessLauncher(Launcher):
-    """Runs each job of a sweep as a fresh process; the arguments are those of `aggmask.launcher.launch.Launch`."""
+    """Runs each job of a sweep as fresh processes.
 
-    def __init__(self, **options: Any) -> None:
-        self.options = options
+    Args:
+        engine: dotted name of the class that starts them: see `aggmask.launcher.schedule.Engine`.
+        resume, on_fail: see `aggmask.launcher.launch.Launch`.
+        options: arguments of the engine.
+    """
+
+    def __init__(self, engine: str, resume: str | None, on_fail: str, **options: Any) -> None:
+        self.engine, self.options = engine, options
+        self.resume, self.on_fail = resume, on_fail
         self.launch_jobs: Any = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -27,5 +35,6 @@ class ProcessLauncher(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         if self.launch_jobs is None:
-            self.launch_jobs = Launch(self.loader, self.config, **self.options)
+            engine = get_class(self.engine)(**self.options)
+            self.launch_jobs = Launch(self.loader, self.config, engine, self.resume, self.on_fail)
         return self.launch_jobs.run(job_overrides, initial_job_idx)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from aggmask.launcher.ledger import Job, Ledger, held
+from aggmask.launcher.processes import Processes
 from aggmask.launcher.schedule import Schedule
 
 MODULE = "tests.launcher.stub_job"
@@ -27,4 +28,4 @@ if __name__ == "__main__":
         jobs = ledger.jobs()
         if len(jobs) < seeds:
             jobs = [freeze(root, seed, epochs) for seed in range(seeds)]
-        Schedule(MODULE, n_jobs).run(jobs)
+        Schedule(Processes(MODULE, n_jobs)).run(jobs)

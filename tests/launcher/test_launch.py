@@ -55,6 +55,18 @@ def test_each_job_has_its_frozen_configuration(sweep, tmp_path, monkeypatch):
     assert "#1 seed=5: done in" in said
 
 
+def test_the_launcher_of_a_cluster_is_a_word_that_a_resumed_sweep_remembers(sweep, tmp_path):
+    pytest.importorskip("submitit", reason="the extra slurm is not installed")
+    status, said = sweep(*STUB, "seed=0,1", "sweep.n_jobs=2", "hydra/launcher=slurm", "hydra.launcher.cluster=local")
+    assert status == 0, said
+    assert [job.outcome["objective"] for job in jobs_of(tmp_path)] == [number_of(0, 3), number_of(1, 3)]
+    (jobs_of(tmp_path)[1].folder / "outcome.json").unlink()
+    status, said = sweep(f"sweep.resume={tmp_path}/sweep")
+    assert status == 0, said
+    assert "#0 seed=0: done before" in said
+    assert "#1 seed=1: interrupted, starts as SLURM job" in said
+
+
 def test_resume_skips_goes_on_and_tries_again(sweep, tmp_path, monkeypatch):
     monkeypatch.setenv("STUB_FAILS", "1")
     status, said = sweep(*STUB, "seed=0,1,2", "sweep.n_jobs=2")

@@ -4,7 +4,15 @@ import pytest
 
 from aggmask.errors import UserError
 from aggmask.launcher import resources
-from aggmask.launcher.resources import environment, gpus_at_hand, gpus_needed, granted, ranks_of
+from aggmask.launcher.resources import (
+    asked_of_a_cluster,
+    environment,
+    gpus_at_hand,
+    gpus_needed,
+    granted,
+    ranks_of,
+    refuse_nodes,
+)
 
 
 def test_a_job_inherits_nothing_of_another_distributed_run(monkeypatch):
@@ -58,12 +66,25 @@ def test_gpus_that_a_job_takes(trainer, total, n_jobs, needed):
         ({"devices": 3, "accelerator": "gpu"}, r"trainer\.devices=3: there are 2 GPUs"),
         ({"devices": [0, 1], "accelerator": "gpu"}, r"trainer\.devices=\[0, 1\]: in a sweep this is a number"),
         ({"devices": "0,1", "accelerator": "gpu"}, r"sweep\.gpus says which"),
-        ({"devices": 1, "num_nodes": 2, "accelerator": "gpu"}, r"trainer\.num_nodes=2: .*submitit"),
     ],
 )
 def test_what_a_job_cannot_have(trainer, message):
     with pytest.raises(UserError, match=message):
         gpus_needed(trainer, 2, 1)
+
+
+def test_one_machine_does_not_do_for_two_nodes():
+    refuse_nodes({"num_nodes": 1}, "processes")
+    with pytest.raises(UserError, match=r"trainer\.num_nodes=2: hydra/launcher=ray .*hydra/launcher=slurm on several"):
+        refuse_nodes({"num_nodes": 2}, "ray")
+
+
+def test_a_cluster_is_asked_for_a_number_of_devices():
+    assert asked_of_a_cluster({"devices": "3"}, "slurm", None) == 3
+    with pytest.raises(UserError, match=r"trainer\.devices=auto: .*say trainer\.devices=N"):
+        asked_of_a_cluster({"devices": "auto"}, "slurm", None)
+    with pytest.raises(UserError, match=r"sweep\.gpus=\[0\]: hydra/launcher=ray leaves it to the cluster"):
+        asked_of_a_cluster({"devices": 1}, "ray", [0])
 
 
 def test_ranks_of_a_job():

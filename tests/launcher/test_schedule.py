@@ -9,6 +9,7 @@ import pytest
 
 from aggmask.errors import UserError
 from aggmask.launcher.ledger import Ledger
+from aggmask.launcher.processes import Processes
 from aggmask.launcher.schedule import Schedule
 from tests.launcher.processes import children_of, finish, is_alive, kill, python_path, start, until
 from tests.launcher.stub_job import number_of
@@ -89,7 +90,7 @@ def test_a_job_that_runs_elsewhere_is_left_alone(tmp_path, monkeypatch):
     job = freeze(tmp_path, 0, epochs=60)
     by_hand = start(MODULE, f"job={job.folder}")
     until((job.folder / "epochs.txt").exists)
-    Schedule(MODULE).run([job])
+    Schedule(Processes(MODULE)).run([job])
     assert job.state == "running"
     assert job.attempt["pid"] == by_hand.pid
     finish(by_hand)
@@ -100,11 +101,11 @@ def test_a_job_that_runs_elsewhere_is_left_alone(tmp_path, monkeypatch):
 def test_failures_are_told_and_the_rest_is_done(tmp_path, monkeypatch):
     monkeypatch.setenv("STUB_FAILS", "1")
     jobs = [freeze(tmp_path, seed) for seed in range(3)]
-    Schedule(MODULE).run(jobs)
+    Schedule(Processes(MODULE)).run(jobs)
     assert [job.state for job in jobs] == ["done", "failed", "done"]
     assert jobs[1].outcome["error"] == "ValueError: seed 1 is not liked"
     monkeypatch.delenv("STUB_FAILS")
-    Schedule(MODULE).run(jobs)
+    Schedule(Processes(MODULE)).run(jobs)
     assert outcomes(tmp_path) == {seed: number_of(seed, 4) for seed in range(3)}
     assert (tmp_path / "1" / "epochs.txt").read_text().split() == ["0", "1", "2", "2", "3"]  # from its checkpoint
     assert [job.attempt["count"] for job in jobs] == [1, 2, 1]
@@ -114,7 +115,7 @@ def test_stop_ends_the_others_which_can_go_on(tmp_path, monkeypatch):
     monkeypatch.setenv("STUB_FAILS", "1")
     jobs = [freeze(tmp_path, 0, epochs=1000), freeze(tmp_path, 1), freeze(tmp_path, 2)]
     with pytest.raises(UserError, match=r"job 1 failed, and sweep\.on_fail=stop: ValueError: seed 1 is not liked"):
-        Schedule(MODULE, n_jobs=2, on_fail="stop").run(jobs)
+        Schedule(Processes(MODULE, n_jobs=2), "stop").run(jobs)
     assert [job.state for job in jobs] == ["interrupted", "failed", "waiting"]
     assert not is_alive(jobs[0].attempt["pid"])
 
@@ -123,7 +124,7 @@ def test_gpus_and_threads_are_shared_out(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("aggmask.launcher.resources._processors", lambda: 8)
     jobs = [freeze(tmp_path, seed, 30, accelerator="gpu", devices=n) for seed, n in enumerate((1, 2, 1, 1))]
-    Schedule(MODULE, n_jobs=3, gpus=["4", "5", "6"]).run(jobs)
+    Schedule(Processes(MODULE, n_jobs=3, gpus=["4", "5", "6"])).run(jobs)
     notes = [seen(tmp_path, seed) for seed in range(4)]
     taken = [note["env"]["CUDA_VISIBLE_DEVICES"].split(",") for note in notes]
     assert [len(gpus) for gpus in taken] == [1, 2, 1, 1]
@@ -138,14 +139,14 @@ def test_gpus_and_threads_are_shared_out(tmp_path, monkeypatch):
 
 def test_no_more_jobs_than_allowed_run_at_once(tmp_path):
     jobs = [freeze(tmp_path, seed) for seed in range(3)]
-    Schedule(MODULE, n_jobs=1).run(jobs)
+    Schedule(Processes(MODULE, n_jobs=1)).run(jobs)
     times = sorted((seen(tmp_path, seed)["began"], seen(tmp_path, seed)["ended"]) for seed in range(3))
     assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(times))
 
 
 def test_a_job_that_cannot_even_start_says_so(tmp_path):
     job = freeze(tmp_path, 0)
-    Schedule("tests.launcher.no_such_module").run([job])
+    Schedule(Processes("tests.launcher.no_such_module")).run([job])
     assert job.state == "failed"
     assert "exit code 1" in job.outcome["error"]
 
@@ -156,4 +157,4 @@ def test_a_job_that_cannot_even_start_says_so(tmp_path):
 )
 def test_arguments_that_make_no_sense(options, message):
     with pytest.raises(UserError, match=message):
-        Schedule(MODULE, **options)
+        Schedule(Processes(MODULE, options.get("n_jobs", 1)), options.get("on_fail", "stop"))

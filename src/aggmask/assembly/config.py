@@ -65,8 +65,18 @@ def run_stamp() -> str:
             stamp = f"torchrun-{torchrun[:8]}"
         else:
             stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+            if env.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+                stamp = _first_said(stamp)
         env["AGGMASK_RUN_STAMP"] = stamp  # processes that Lightning starts for other ranks inherit it
     return env["AGGMASK_RUN_STAMP"]
+
+
+def _first_said(stamp: str) -> str:
+    """The stamp of the first rank that asks: torchrun --master-addr names no run, and clocks differ by a second."""
+    from torch.distributed import TCPStore
+
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return store.compare_set("aggmask/run_stamp", "", stamp).decode()
 
 
 def global_rank() -> int:

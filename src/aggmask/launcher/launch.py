@@ -23,8 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from aggmask.assembly.config import check, plain
 from aggmask.errors import UserError
 from aggmask.launcher.ledger import Job, Ledger, digest, held, key_of, labels
-from aggmask.launcher.resources import gpus_at_hand
-from aggmask.launcher.schedule import Schedule
+from aggmask.launcher.schedule import Engine, Schedule
 
 log = logging.getLogger(__name__)
 _BUSY = {"state": "failed", "error": "another process works on it"}
@@ -41,23 +40,15 @@ class Launch:
     Args:
         loader: of the application's configurations.
         master: the sweep's configuration, with its node `hydra`.
+        engine, on_fail: see `Schedule`.
         resume: folder of the sweep to go on with; None starts one in `hydra.sweep.dir`.
-        gpus: shared out among the jobs; None: all there are.
-        module, n_jobs, on_fail: see `Schedule`.
 
     Raises:
         UserError: there is a sweep in the folder already, or none to go on with; see `Schedule`.
     """
 
     def __init__(
-        self,
-        loader: ConfigLoader,
-        master: DictConfig,
-        module: str,
-        resume: str | None,
-        on_fail: str,
-        n_jobs: int,
-        gpus: Sequence[int | str] | None,
+        self, loader: ConfigLoader, master: DictConfig, engine: Engine, resume: str | None, on_fail: str
     ) -> None:
         if "TORCHELASTIC_RUN_ID" in os.environ:
             raise UserError(
@@ -65,7 +56,7 @@ class Launch:
                 "--multirun ...; each job then starts its own ranks"
             )
         self.loader, self.master = loader, master
-        self.schedule = Schedule(module, n_jobs, gpus_at_hand() if gpus is None else list(gpus), on_fail)
+        self.schedule = Schedule(engine, on_fail)
         self.ledger = Ledger.read(resume) if resume else Ledger(Path(str(master.hydra.sweep.dir)).resolve())
         if not resume and self.ledger.sweep is not None:
             raise UserError(
@@ -166,7 +157,7 @@ class Launch:
 
     def _how_to_go_on(self) -> str:
         resume = shlex.quote(f"sweep.resume={self.ledger.root}")
-        return f"python -m {self.schedule.module} --multirun {resume} tries what is left"
+        return f"python -m {self.schedule.engine.module} --multirun {resume} tries what is left"
 
 
 def _refuse_shared_folders(jobs: Iterable[Job]) -> None:

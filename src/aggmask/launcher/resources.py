@@ -10,13 +10,13 @@ from typing import Any
 from aggmask.errors import UserError
 from aggmask.launcher.job import PARENT
 
-_OF_THE_PARENT = (
-    # Left by another distributed run, these would make a job believe that it is one rank of it.
+# Left by another distributed run, these would make a job believe that it is one rank of it.
+_OF_A_RANK = (
     *("LOCAL_RANK", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"),
     *("PL_GLOBAL_SEED", "AGGMASK_RUN_STAMP"),
-    # An allocation of SLURM is used, its tasks are not: the job starts its own ranks.
-    *("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
 )
+# An allocation of SLURM is used, its tasks are not: the job starts its own ranks.
+_OF_A_TASK = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 
 
 def gpus_at_hand() -> list[str]:
@@ -29,17 +29,12 @@ def gpus_at_hand() -> list[str]:
 
 
 def ranks_of(trainer: Mapping[str, Any]) -> int | None:
-    """Processes of a job: what `trainer.devices` says; None for as many as it gets.
+    """Processes of a job on each of its machines: what `trainer.devices` says; None for as many as it gets.
 
     Raises:
-        UserError: it names devices, or the job needs other machines.
+        UserError: it names devices.
     """
     devices = trainer.get("devices", "auto")
-    if trainer.get("num_nodes", 1) != 1:
-        raise UserError(
-            f"trainer.num_nodes={trainer['num_nodes']}: hydra/launcher=processes runs its jobs on this machine; "
-            "for jobs on several, hydra/launcher=submitit_slurm (pip install hydra-submitit-launcher)"
-        )
     if devices in ("auto", -1, "-1", None):
         return None
     if str(devices).isdecimal() and int(devices) > 0:
@@ -47,6 +42,35 @@ def ranks_of(trainer: Mapping[str, Any]) -> int | None:
     raise UserError(
         f"trainer.devices={devices}: in a sweep this is a number, and sweep.gpus says which ones the jobs share"
     )
+
+
+def refuse_nodes(trainer: Mapping[str, Any], launcher: str) -> None:
+    """
+    Raises:
+        UserError: the job needs several machines, and a launcher gives it one.
+    """
+    if trainer.get("num_nodes", 1) != 1:
+        raise UserError(
+            f"trainer.num_nodes={trainer['num_nodes']}: hydra/launcher={launcher} runs each job on one machine; "
+            "hydra/launcher=slurm on several (pip install 'aggmask[slurm]')"
+        )
+
+
+def asked_of_a_cluster(trainer: Mapping[str, Any], launcher: str, gpus: Any) -> int:
+    """Devices that a job asks a cluster for, on each of its machines.
+
+    Raises:
+        UserError: their number is not known, or they are given as if they were on this machine.
+    """
+    if gpus is not None:
+        raise UserError(f"sweep.gpus={gpus}: hydra/launcher={launcher} leaves it to the cluster which GPUs a job gets")
+    devices = ranks_of(trainer)
+    if devices is None:
+        raise UserError(
+            f"trainer.devices={trainer.get('devices', 'auto')}: hydra/launcher={launcher} asks the cluster for as many "
+            "as the job says; say trainer.devices=N"
+        )
+    return devices
 
 
 def gpus_needed(trainer: Mapping[str, Any], total: int, n_jobs: int) -> int:
@@ -66,9 +90,14 @@ def granted(free: Sequence[str], count: int) -> list[str] | None:
     return found if len(found) == count else None
 
 
+def without_ranks(env: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what another distributed run left in it."""
+    return {name: value for name, value in env.items() if name not in _OF_A_RANK}
+
+
 def environment(trainer: Mapping[str, Any], gpus: Sequence[str], n_jobs: int) -> dict[str, str]:
     """Environment of a job's process."""
-    env = {name: value for name, value in os.environ.items() if name not in _OF_THE_PARENT}
+    env = {name: value for name, value in without_ranks(os.environ).items() if name not in _OF_A_TASK}
     env[PARENT] = str(os.getpid())
     if gpus:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
