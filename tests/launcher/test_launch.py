@@ -105,9 +105,12 @@ def test_stop_at_the_first_failure(sweep, tmp_path, monkeypatch):
 def test_a_sweep_that_is_interrupted_says_how_it_goes_on(sweep, tmp_path, monkeypatch):
     """Ctrl-C: what runs is ended and can be continued."""
 
+    pressed = []
+
     def sleep(seconds, sleeps=schedule.time.sleep):
         sleeps(seconds)
-        if (tmp_path / "sweep" / "0" / "epochs.txt").exists():
+        if not pressed and (tmp_path / "sweep" / "0" / "epochs.txt").exists():
+            pressed.append(True)  # once: waiting for the job's end sleeps too
             raise KeyboardInterrupt
 
     monkeypatch.setattr(schedule.time, "sleep", sleep)
