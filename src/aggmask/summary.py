@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 
 from aggmask.assembly.command import run_command
-from aggmask.assembly.config import check, conf_dir, plain, register_resolvers, suggest
+from aggmask.assembly.config import check, conf_dir, experiments, plain, register_resolvers, suggest
 from aggmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,17 +66,13 @@ def _checked(config: Mapping[str, Any]) -> tuple[int, int]:
     return tuple(-(-s // _MULTIPLE) * _MULTIPLE for s in size)
 
 
-def _experiments() -> list[str]:
-    return sorted(path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml"))
-
-
 def _beside(cfg: DictConfig) -> DictConfig:
     """The same command with the other experiment."""
     from hydra import compose
     from hydra.core.hydra_config import HydraConfig
 
-    if cfg.beside not in _experiments():
-        raise UserError(f"beside={cfg.beside}: there is no such experiment{suggest(cfg.beside, _experiments())}")
+    if cfg.beside not in experiments():
+        raise UserError(f"beside={cfg.beside}: there is no such experiment{suggest(cfg.beside, experiments())}")
     others = [o for o in HydraConfig.get().overrides.task if not o.startswith(("experiment=", "beside="))]
     return compose("summary", overrides=[f"experiment={cfg.beside}", *others])
 
@@ -88,7 +83,7 @@ def _main(cfg: DictConfig) -> None:
 
     check(cfg, "summary")
     if cfg.name is None:
-        raise UserError(f"say which model: experiment=NAME with one of {', '.join(_experiments())}")
+        raise UserError(f"say which model: experiment=NAME with one of {', '.join(experiments())}")
     summaries = [summarize(plain(cfg), str(cfg.name))]
     if cfg.beside is not None:
         summaries.append(summarize(plain(_beside(cfg)), cfg.beside))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 
 from aggmask.assembly.command import run_command
-from aggmask.assembly.config import check, conf_dir, plain, register_resolvers
+from aggmask.assembly.config import check, conf_dir, experiments, plain, register_resolvers
 from aggmask.errors import UserError
 from aggmask.launcher.command_line import arguments_of, refuse_shared_process
 from aggmask.launcher.job import frozen_folder, run_frozen
@@ -97,8 +97,7 @@ def _named_experiment() -> None:
     # Asked before Hydra starts, which would already make a folder for the run.
     asked = [a.lstrip("+") for a in sys.argv[1:] if a not in ("--multirun", "-m")]
     if not any(a.startswith(("experiment=", "-")) for a in asked):
-        experiments = sorted(path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml"))
-        lines = "".join(f"\n  experiment={name}" for name in experiments)
+        lines = "".join(f"\n  experiment={name}" for name in experiments())
         raise UserError(f"say which experiment to run:{lines}\nWithout any data set at hand: experiment=demo")
     _main()
 

@@ -40,6 +40,11 @@ def conf_dir() -> str:
     raise FileNotFoundError(f"no conf/train.yaml in {package} nor in {package.parents[1]}")
 
 
+def experiments() -> list[str]:
+    """Names of all experiments, sorted."""
+    return sorted(path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml"))
+
+
 def register_resolvers() -> None:
     """What the configurations may ask for.
 

@@ -17,7 +17,7 @@ from hydra.core.singleton import Singleton
 from torch import Tensor
 
 from aggmask.assembly.build import PARTS, build, make_recipe
-from aggmask.assembly.config import conf_dir, plain, suggest
+from aggmask.assembly.config import conf_dir, experiments, plain, suggest
 from aggmask.checkpoints.published import BATCH_COUNTER, FAMILIES, family_of, to_ours, to_published
 from aggmask.checkpoints.reading import published_weights
 from aggmask.checkpoints.shapes import Description, describe
@@ -129,7 +129,7 @@ def _configuration(
 
 def _experiments(found: Description, file_name: str) -> list[str]:
     """Experiments that the weights may belong to, the likeliest first."""
-    known = sorted(path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml"))
+    known = experiments()
     stem = "solov2" if found.predicted else "solo"
     if found.predicted and found.aggregation is None and found.category["depth"] == 2:
         stem = "solov2_light"
@@ -145,7 +145,7 @@ def _experiments(found: Description, file_name: str) -> list[str]:
 
 def _composed(experiment: str) -> dict[str, Any]:
     """The parts of an experiment, wherever Hydra stands (a command may be at work)."""
-    known = {path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml")}
+    known = experiments()
     if experiment not in known:
         raise UserError(f"experiment={experiment}: there is no such experiment{suggest(experiment, known)}")
     state = Singleton.get_state()
