@@ -14,7 +14,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from aggmask.data import storage as storage_module
+from aggmask.data import byte_ranges
 from aggmask.data.storage import open_storage
 from aggmask.errors import UserError
 
@@ -191,12 +191,12 @@ def test_forked(storage):
 
 def test_forked_zip_opens_its_own_descriptor(tmp_path):
     storage = open_storage(write_zip(tmp_path / "val.zip"))
-    mine = storage._file._connection()
+    mine = storage._file.connection()
     context = multiprocessing.get_context("fork")
     results = context.Queue()
-    context.Process(target=lambda: results.put(storage._file._connection() is mine)).start()
+    context.Process(target=lambda: results.put(storage._file.connection() is mine)).start()
     assert results.get(timeout=30) is False
-    assert storage._file._connection() is mine
+    assert storage._file.connection() is mine
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
@@ -208,7 +208,7 @@ def test_several_requests_in_flight(server, kind):
     server.state.update(delay=0.05, most=0, requests=0)
     assert storage.read_many(list(images)) == list(images.values())
     assert server.state["requests"] == 40
-    assert 4 <= server.state["most"] <= storage_module.IN_FLIGHT
+    assert 4 <= server.state["most"] <= byte_ranges.IN_FLIGHT
 
 
 def test_opening_a_remote_zip_asks_for_its_end_only(server):
@@ -221,7 +221,7 @@ def test_opening_a_remote_zip_asks_for_its_end_only(server):
 
 
 def test_hiccups_are_retried(server, monkeypatch):
-    monkeypatch.setattr(storage_module.time, "sleep", lambda _: None)
+    monkeypatch.setattr(byte_ranges.time, "sleep", lambda _: None)
     write_folder(server.root)
     storage = open_storage(server.url)
     server.state["fail"] = 2

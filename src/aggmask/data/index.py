@@ -22,8 +22,9 @@ from pathlib import Path
 import fsspec
 import numpy as np
 
+from aggmask.data.names import COCO_LAYOUT
 from aggmask.data.packing import pack
-from aggmask.data.storage import COCO_LAYOUT, is_url
+from aggmask.data.storage import is_url
 from aggmask.errors import UserError
 from aggmask.structures import Category
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aggmask.data.storage import COCO_LAYOUT, is_url
+from aggmask.data.names import COCO_LAYOUT
+from aggmask.data.storage import is_url
 from aggmask.errors import UserError
 
 Source = Mapping[str, "str | None"]
