@@ -1,4 +1,4 @@
-"""Which recipe published weights belong to: an experiment of `conf/experiment`, with what their shapes say laid over it."""
+"""Which recipe published weights belong to: an experiment of `conf/experiment`, with what their shapes say over it."""
 
 from __future__ import annotations
 
