@@ -15,7 +15,7 @@ SOURCES = Path(aggmask.__file__).parent
 ROOMS = {
     "structures": 0,
     "errors": 0,
-    "files": 0,
+    "files": 1,
     "geometry": 1,
     "cocofile": 1,  # the annotation format, for whoever reads it: index, metric, doctor
     "data": 2,

@@ -64,7 +64,7 @@ def test_a_file_holds_the_workspace(tmp_path):
         "Evaluation": ["LinePlot"] * 3,
         "Variants": ["BarPlot", "BarPlot", "ParallelCoordinatesPlot", "RunComparer"],
         "Predictions": ["MediaBrowser", "WeavePanelSummaryTable"],
-        "Training": ["LinePlot"] * 4,
+        "Training": ["LinePlot"] * 6,
     }
     assert [panel.groupby.name for panel in panels["Variants"][:2]] == ["seed", "model.aggregation.window"]
     assert [column.metric.name for column in panels["Variants"][2].columns] == [

@@ -1,6 +1,11 @@
+import errno
+import os
+
 import pytest
 
-from aggmask.files import read_json, write_json, write_whole
+from aggmask.errors import UserError
+from aggmask.files import disk_fault, read_json, write_json, write_whole
+from tests.disks import disk, make_read_only, small_files_only
 
 
 def test_what_was_written_comes_back(tmp_path):
@@ -25,3 +30,51 @@ def test_the_old_content_stays_until_the_new_one_is_whole(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
     write_whole(path, lambda file: file.write(b"new"))
     assert path.read_bytes() == b"new"
+
+
+def _write(path, size):
+    write_whole(path, lambda file: file.write(b"n" * size))
+
+
+def test_a_full_disk_is_named_and_keeps_what_was_there(tmp_path):
+    with disk(tmp_path / "disk", 256) as place:
+        _write(place / "a", 100_000)
+        with pytest.raises(UserError, match=r"disk/a: the disk is full .*0 MB are left.*output_dir=DIR.*unharmed"):
+            _write(place / "a", 200_000)  # beside the old one there is no room for it
+        assert os.listdir(place) == ["a"]
+        assert (place / "a").stat().st_size == 100_000
+        with pytest.raises(UserError, match="is full") as error:
+            _write(place / "b", 300_000)
+        assert "unharmed" not in str(error.value)
+
+
+def test_a_limit_of_file_sizes_is_named(tmp_path):
+    _write(tmp_path / "a", 10)
+    with small_files_only(1000), pytest.raises(UserError, match=r"may not become so large.*ulimit -f"):
+        _write(tmp_path / "a", 2000)
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"n" * 10
+
+
+def test_a_disk_that_can_only_be_read(tmp_path):
+    with disk(tmp_path / "disk", 256) as place:
+        _write(place / "a", 10)
+        make_read_only(place)
+        with pytest.raises(UserError, match=r"disk/a: the disk can only be read.*choose a place where"):
+            _write(place / "a", 20)
+        assert (place / "a").stat().st_size == 10
+
+
+def test_a_place_below_a_file(tmp_path):
+    _write(tmp_path / "a", 10)
+    with pytest.raises(UserError, match="a part of this path is a file"):
+        _write(tmp_path / "a" / "b", 10)
+
+
+def test_other_errors_are_not_explained_away(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        _write(tmp_path / "nowhere" / "a", 1)
+    with pytest.raises(ZeroDivisionError):
+        write_whole(tmp_path / "a", lambda file: 1 / 0)
+    assert disk_fault(FileNotFoundError(errno.ENOENT, "no such file", "a")) is None
+    assert disk_fault(OSError(errno.ENOSPC, "full")) is None  # of nobody knows what

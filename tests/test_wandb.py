@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import os
 import re
 import socket
 import subprocess
@@ -16,17 +17,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from aggmask.assembly.workspace import LEARNING_RATES
 from tests.data.make_coco import make_coco
+from tests.launcher.processes import children_of
 from tests.runs import small_run
 from tests.test_dashboard import config, config_keys, definition, metric_keys
+from tests.wandb_server import Server
 
 BOARD = "+logger.board={_target_: pytorch_lightning.loggers.TensorBoardLogger, save_dir: '%s', name: '', version: ''}"
 
 
 class Offline:
-    """The records of a run's only offline folder."""
+    """The records of a run's only folder."""
 
-    def __init__(self, folder: Path) -> None:
-        (self.folder,) = folder.glob("wandb/offline-run-*")
+    def __init__(self, folder: Path, name: str = "offline-run-*") -> None:
+        (self.folder,) = folder.glob(f"wandb/{name}")
         told = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(self.folder)]
         lines = subprocess.run(told, check=True, capture_output=True, text=True).stdout.splitlines()
         self.records = [json.loads(line) for line in lines]
@@ -139,6 +142,7 @@ def test_checkpoints_are_versions_of_one_artifact(offline, folder):
 def test_every_key_of_the_dashboard_is_logged(offline, tmp_path):
     metrics = metric_keys(definition(tmp_path))
     assert {"train/loss", "val/AP", "val/pictures", "val/categories", "best/AP"} < metrics
+    assert {"train/step_seconds", "train/memory_mb"} < metrics
     logged = offline.keys()
     assert metrics <= logged
     assert any(re.search(LEARNING_RATES, key) for key in logged)
@@ -187,3 +191,25 @@ def test_disabled_leaves_nothing_and_two_runs_of_a_process_are_two(no_account, t
     failed, done = Offline(tmp_path / "0"), Offline(tmp_path / "1")
     assert failed.run["run_id"] != done.run["run_id"]
     assert failed.of("exit")[0]["exit_code"] == 1
+
+
+def account(monkeypatch, server: Server) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", "local-" + "0" * 40)
+
+
+def test_a_server_that_dies_on_the_way_holds_neither_training_nor_program(no_account, tmp_path, monkeypatch, caplog):
+    """It answers until it gets the table of the first evaluation, whose upload W&B then tries again and again."""
+    root = make_coco(tmp_path / "coco", images=4, val_images=1)
+    settings = ["logger=wandb", "logger.wandb.mode=online", "logger.wandb.project=p", "logger.wandb.finish_timeout=1"]
+    with Server(last="createArtifact(") as server:
+        account(monkeypatch, server)
+        parts = small_run("solo_r50", root, tmp_path / "run", *settings, "callbacks.pictures=null")
+        assert server.gone.is_set()
+    assert parts["trainer"].global_step == 2
+    (folder,) = tmp_path.glob("run/wandb/run-*")
+    assert f"not all of this run was sent (Timed out finishing run). Send it later: wandb sync {folder}" in caplog.text
+    assert not [pid for pid in children_of(os.getpid()) if b"wandb-core" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    kept = Offline(tmp_path / "run", "run-*")
+    assert "val/AP" in kept.summary
+    assert list(folder.glob("files/media/table/val/categories_*.json"))

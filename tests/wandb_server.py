@@ -11,15 +11,21 @@ BUCKET = {"id": "QQ==", "displayName": "x", "config": "{}", "historyLineCount": 
 BUCKET["project"] = {"id": "UA==", "name": "p", "entity": {"id": "RQ==", "name": "me"}}
 ANSWERS = {
     "viewer": {"viewer": {"id": "VQ==", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}},
+    "createArtifact(": {"createArtifact": {"artifact": {"id": "QQ==", "state": "PENDING", "artifactSequence": {}}}},
     "upsertView": {"upsertView": {"view": {"id": "Vg==", "name": "view"}, "inserted": True}},
 }
 
 
 class Server:
-    """Answers until it is stopped; `asked` are the GraphQL requests so far."""
+    """Answers until it is stopped; `asked` are the GraphQL requests so far.
 
-    def __init__(self) -> None:
+    Args:
+        last: a word; the request whose query has it gets no answer, nor does any after it.
+    """
+
+    def __init__(self, last: str | None = None) -> None:
         self.asked: list[dict[str, Any]] = []
+        self.last, self.gone = last, threading.Event()
 
     def __enter__(self) -> Server:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -52,6 +58,11 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "{}")
+                if server.last and server.last in body.get("query", ""):
+                    server.gone.set()
+                if server.gone.is_set():
+                    self.close_connection = True
+                    return
                 answer = json.dumps({"data": server._answer(body)} if "query" in body else {}).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")

@@ -11,6 +11,7 @@ import hydra
 from aggmask.assembly.command import run_command
 from aggmask.assembly.config import check, conf_dir, plain, register_resolvers
 from aggmask.errors import UserError
+from aggmask.files import write_whole
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -50,7 +51,7 @@ def convert(config: Mapping[str, Any]) -> Path:
     else:
         raise UserError(f"format={config['format']}: must be aggmask or published")
     output.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(content, output)
+    write_whole(output, lambda file: torch.save(content, file))
     print(f"{len(content['state_dict'])} weights: {output}")
     return output
 

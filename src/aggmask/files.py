@@ -1,12 +1,55 @@
-"""Files that are never seen half written: made beside their place, then renamed into it."""
+"""Files that are never seen half written, and what to say of a disk that takes none.
+
+Made beside their place, then renamed into it.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
+
+from aggmask.errors import UserError
+
+_FREE = "free some space, or write to another disk (train: output_dir=DIR; else output=DIR)"
+_ELSEWHERE = "choose a place where this user may write (train: output_dir=DIR; else output=DIR)"
+_FAULTS = {  # of a machine, not of a program: what is wrong, what to do
+    errno.ENOSPC: ("the disk is full", _FREE),
+    errno.EDQUOT: ("the quota of this user is used up", _FREE),
+    errno.EFBIG: ("files may not become so large here", f"raise the limit (ulimit -f), or {_FREE}"),
+    errno.EROFS: ("the disk can only be read", _ELSEWHERE),
+    errno.EACCES: ("this user may not do that", f"change the permissions, or {_ELSEWHERE}"),
+    errno.EPERM: ("this user may not do that", f"change the permissions, or {_ELSEWHERE}"),
+    errno.ENOTDIR: ("a part of this path is a file", _ELSEWHERE),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one (train: output_dir=DIR; else output=DIR)"),
+    errno.EIO: ("the disk fails", "look at it (dmesg), and write to another one"),
+    errno.ESTALE: ("the server of this disk has lost the file", "mount it anew"),
+    errno.EMFILE: ("this process has too many files open", "raise the limit (ulimit -n)"),
+}
+
+
+def disk_fault(error: OSError, path: str | Path | None = None) -> str | None:
+    """What is wrong with a disk, where, and what to do; None for errors of other kinds (a file that is not there).
+
+    Args:
+        path: what was read or written, where the error does not say it better.
+    """
+    if error.errno not in _FAULTS:
+        return None
+    path = path or error.filename
+    if path is None:
+        return None
+    reason, remedy = _FAULTS[error.errno]
+    left = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with suppress(OSError):
+            left = f"; {shutil.disk_usage(Path(path).parent).free / 2**20:.0f} MB are left"
+    return f"{path}: {reason} ({error.strerror}{left}): {remedy}"
 
 
 def write_whole(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -15,6 +58,9 @@ def write_whole(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
     Args:
         path: the file; its folder exists.
         write: fills the open file.
+
+    Raises:
+        UserError: the disk is full, cannot be written, or fails; the old content is as it was.
     """
     path = Path(path)
     # Beside its place and not in /tmp, which may be another disk: a move from there is a copy, and can be cut short.
@@ -25,8 +71,24 @@ def write_whole(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+    except Exception as error:
+        fault = _fault_below(error, path)
+        if fault is None:
+            raise
+        kept = ". What was there before is unharmed" if path.exists() else ""
+        raise UserError(f"{fault}{kept}") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def _fault_below(error: BaseException | None, path: Path) -> str | None:
+    """Of an error, or of what caused it: torch makes another error of a full disk."""
+    while error is not None:
+        if isinstance(error, OSError) and (fault := disk_fault(error, path)):
+            return fault
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def write_json(path: str | Path, content: Any) -> None:

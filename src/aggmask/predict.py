@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +39,7 @@ def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     from aggmask.assembly.build import load
     from aggmask.drawing.overlay import draw
+    from aggmask.metrics.results import write
     from aggmask.predictor import read_picture
 
     files = pictures(config["source"])
@@ -56,7 +56,7 @@ def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
         found = model.predict([pixels], config["score_threshold"])[0]
         draw(pixels, found, config["score_threshold"]).save(target)
         results += as_results(number, file.name, found)
-    (folder / "results.json").write_text(json.dumps(results))
+    write(results, folder / "results.json")
     print(f"{len(files) - len(failed)} pictures, {len(results)} objects: {folder}")
     if failed:
         raise UserError("\n".join(["some pictures could not be read:", *failed]))

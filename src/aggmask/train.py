@@ -6,6 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ import hydra
 from aggmask.assembly.command import run_command
 from aggmask.assembly.config import check, conf_dir, experiments, plain, register_resolvers
 from aggmask.errors import UserError
+from aggmask.files import write_whole
+from aggmask.launcher.alone import alone_in
 from aggmask.launcher.command_line import arguments_of, refuse_shared_process
 from aggmask.launcher.job import frozen_folder, run_frozen
 
@@ -53,10 +56,11 @@ def train(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     trainer = build_trainer(
         config["trainer"], logger=loggers, callbacks=callbacks, default_root_dir=config["output_dir"]
     )
-    if trainer.is_global_zero:
-        Path(config["output_dir"]).mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create(config), Path(config["output_dir"], "config.yaml"))
-    with finished(loggers):
+    folder, main_rank = Path(config["output_dir"]), trainer.is_global_zero
+    with alone_in(folder) if main_rank else nullcontext(), finished(loggers):
+        if main_rank:
+            text = OmegaConf.to_yaml(OmegaConf.create(config))
+            write_whole(folder / "config.yaml", lambda file: file.write(text.encode()))
         for logger in loggers:
             logger.log_hyperparams(config)
         trainer.fit(module, datamodule=data, ckpt_path=config["resume"])

@@ -1,7 +1,11 @@
+import os
+
 import pytest
 import torch
 
 from aggmask.callbacks.checkpoint_files import WholeCheckpoints
+from aggmask.errors import UserError
+from tests.disks import disk, small_files_only
 
 
 def test_a_checkpoint_is_read_back(tmp_path):
@@ -23,3 +27,22 @@ def test_an_interrupted_write_leaves_the_checkpoint_before(tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         files.save_checkpoint({"step": 2}, path)
     assert files.load_checkpoint(path) == {"step": 1}
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+    files = WholeCheckpoints()
+    with disk(tmp_path / "disk", 1024) as place:
+        files.save_checkpoint({"step": 1, "weights": torch.ones(150_000)}, place / "last.ckpt")
+        with pytest.raises(UserError, match=r"disk/last\.ckpt: the disk is full .*What was there before is unharmed"):
+            files.save_checkpoint({"step": 2, "weights": torch.ones(150_000)}, place / "last.ckpt")
+        assert os.listdir(place) == ["last.ckpt"]
+        kept = files.load_checkpoint(place / "last.ckpt")
+        assert kept["step"] == 1
+        assert float(kept["weights"].sum()) == 150_000
+
+
+def test_torchs_own_error_is_seen_through(tmp_path):
+    """It makes a RuntimeError of what the system says."""
+    with small_files_only(10_000), pytest.raises(UserError, match="may not become so large"):
+        WholeCheckpoints().save_checkpoint({"weights": torch.ones(150_000)}, tmp_path / "last.ckpt")
+    assert os.listdir(tmp_path) == []

@@ -1,6 +1,7 @@
 import csv
 
 from aggmask.callbacks.metrics_csv import ContinuedCSVLogger
+from tests.disks import small_files_only
 
 
 def logged(folder, *rows: tuple[int, dict]) -> list[dict[str, str]]:
@@ -33,3 +34,16 @@ def test_saving_again_and_again_writes_each_row_once(tmp_path):
         logger.log_metrics({"loss": float(step)}, step)
     logger.save()
     assert (tmp_path / "metrics.csv").read_text().split() == ["loss,step", "0.0,0", "1.0,1", "2.0,2"]
+
+
+def test_rows_that_a_disk_did_not_take_are_kept_and_written_later(tmp_path, caplog):
+    logger = ContinuedCSVLogger(str(tmp_path), name="", version="", flush_logs_every_n_steps=1)
+    logger.log_metrics({"loss": 0.0}, 0)
+    with small_files_only(20):
+        for step in (1, 2, 3):
+            logger.log_metrics({"loss": float(step)}, step)
+        assert (tmp_path / "metrics.csv").read_text().split() == ["loss,step", "0.0,0"]
+    assert caplog.text.count("metrics.csv: files may not become so large here") == 1  # once, not with every row
+    logger.log_metrics({"loss": 4.0}, 4)
+    assert len((tmp_path / "metrics.csv").read_text().split()) == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]

@@ -2,9 +2,9 @@ import json
 from types import SimpleNamespace
 
 import torch
-from pytorch_lightning.loggers import WandbLogger
 
 from aggmask.callbacks.results import BestResults
+from aggmask.callbacks.wandb_run import wandb_logger
 
 
 class Metric:
@@ -18,11 +18,12 @@ class Metric:
 def test_results_are_those_of_the_best_evaluation(tmp_path):
     path = tmp_path / "results.json"
     keeper, module = BestResults(str(path)), SimpleNamespace(metric=Metric())
-    run = SimpleNamespace(summary={})
+    run, logger = SimpleNamespace(summary={}), wandb_logger(str(tmp_path), "p", mode="offline")
+    logger._experiment = run
 
     def evaluated(ap: float) -> float:
         numbers = {f"val/{name}": torch.tensor(ap) for name in ("AP", "AP50", "AP75")}
-        told = {"callback_metrics": numbers, "loggers": [WandbLogger(experiment=run)], "global_step": 1}
+        told = {"callback_metrics": numbers, "loggers": [logger], "global_step": 1}
         trainer = SimpleNamespace(sanity_checking=False, is_global_zero=True, **told)
         module.metric.value = ap
         keeper.on_validation_end(trainer, module)

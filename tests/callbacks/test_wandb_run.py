@@ -1,7 +1,7 @@
 import pytest
 import wandb
 
-from aggmask.callbacks.wandb_run import finished, wandb_logger
+from aggmask.callbacks.wandb_run import _process_of, finished, wandb_logger
 from aggmask.errors import UserError
 
 
@@ -43,7 +43,7 @@ class Run:
     """Ends as wandb's does."""
 
     def __init__(self):
-        self.code = None
+        self.code, self.dir = None, "wandb/run-1/files"
 
     def finish(self, exit_code):
         self.code = exit_code
@@ -63,25 +63,56 @@ def test_runs_end_with_the_block_and_other_errors_are_raised(tmp_path, monkeypat
         raise wandb.Error("no")
 
     monkeypatch.setattr(wandb, "init", refuse)
-    with pytest.raises(wandb.Error):  # offline there is nothing to fall back on
-        _ = wandb_logger(str(tmp_path / "2"), "p", mode="offline").experiment
+    for use in (lambda run: run.experiment, lambda run: run.log_hyperparams({})):
+        with pytest.raises(wandb.Error):  # offline there is nothing to fall back on
+            use(wandb_logger(str(tmp_path / "2"), "p", mode="offline"))
 
 
 def test_a_server_that_has_gone_away_is_told_and_stops_nothing(tmp_path, caplog):
-    class Gone:
+    class Gone(Run):
         id = "x"
+        summary = None
 
         def log(self, _):
             raise wandb.errors.AuthenticationError("no answer")
 
         def log_artifact(self, *_, **__):
-            raise wandb.errors.CommError("no answer")
+            raise wandb.errors.CommError("none")
+
+        def finish(self, exit_code):
+            raise ConnectionResetError("Connection lost")
 
     logger = wandb_logger(str(tmp_path), "p", mode="offline", checkpoints=True)
     logger._experiment = Gone()
-    logger.log_metrics({"val/categories": 1}, 3)
+    for step in (3, 4):
+        logger.log_metrics({"val/categories": 1}, step)
+    logger.summarize("best/AP", 0.5)
     (tmp_path / "best.ckpt").write_bytes(b"x")
     logger._files = {"best": tmp_path / "best.ckpt"}
     logger.finalize("success")
+    with finished([logger]):
+        pass
     assert "W&B did not take val/categories of step 3: no answer" in caplog.text
-    assert "W&B did not take best.ckpt: no answer" in caplog.text
+    assert "step 4" not in caplog.text  # the same again
+    assert "W&B did not take best/AP: " in caplog.text
+    assert "W&B did not take best.ckpt: none" in caplog.text
+    assert "(Connection lost). Send it later: wandb sync wandb/run-1" in caplog.text
+
+
+def test_a_killed_process_of_wandb_stops_nothing(tmp_path, caplog):
+    logger = wandb_logger(str(tmp_path), "p", mode="offline")
+    with finished([logger]):
+        logger.log_metrics({"a": 1.0}, 0)
+        process = _process_of(logger.experiment)
+        process.kill()
+        process.wait()
+        for step in range(1, 4):
+            logger.log_metrics({"a": 1.0}, step)
+        logger.summarize("best/AP", 0.5)
+    assert "W&B did not take " in caplog.text
+    assert f"wandb sync {tmp_path}/wandb/offline-run-" in caplog.text
+    again = wandb_logger(str(tmp_path / "again"), "p", mode="offline")  # another run of this process has a new one
+    with finished([again]):
+        again.log_metrics({"a": 1.0}, 0)
+    assert _process_of(again.experiment).poll() is None
+    wandb.teardown()

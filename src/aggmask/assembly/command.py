@@ -7,15 +7,13 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
-from aggmask.assembly.config import suggest
-from aggmask.errors import UserError
+from aggmask.assembly.explain import explain
 
 _PATHS = re.compile(
     r"\+{0,2}((?:checkpoint|source|output|fix|html|data\.[\w.]+|model\.backbone\.weights|sweep\.resume)=)(.+)",
     re.DOTALL,
 )
 _PLAIN = re.compile(r"[\w./\\:~+-]*|[\[{'\"$].*", re.DOTALL)  # what Hydra reads as it stands
-_NO_COMPILER = ("InvalidCxxCompiler", "Failed to find C compiler")  # what inductor and Triton say
 
 
 def run_command(main: Callable[[], None], open_nodes: Sequence[str] = ()) -> None:
@@ -36,7 +34,7 @@ def run_command(main: Callable[[], None], open_nodes: Sequence[str] = ()) -> Non
     try:
         main()
     except Exception as error:
-        message = _message(error)
+        message = explain(error)
         if message is None:
             raise  # a fault of the program
         print(f"aggmask: {message}", file=sys.stderr)
@@ -55,34 +53,3 @@ def quoted(argument: str) -> str:
 def unquoted(value: str) -> str:
     """The path that `quoted` made a value of."""
     return value[1:-1].replace("\\'", "'").replace("\\\\", "\\") if value.startswith("'") else value
-
-
-def _message(error: Exception) -> str | None:
-    """What to tell the user, if it is something that a user can mend."""
-    from hydra.errors import HydraException, InstantiationException
-    from omegaconf.errors import OmegaConfBaseException
-
-    chain = [error]
-    while following := chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(following)
-    for cause in chain:
-        if isinstance(cause, UserError):
-            return str(cause)
-        # By name, because importing Lightning takes seconds.
-        if type(cause).__name__ == "MisconfigurationException":
-            return f"the trainer cannot run like this here: {cause} (trainer=auto takes what there is)"
-        if any(sign in str(cause) for sign in _NO_COMPILER):
-            return "model.compile=inductor needs a compiler (apt install g++), and there is none: model.compile=null"
-    if isinstance(error, HydraException | OmegaConfBaseException) and not isinstance(error, InstantiationException):
-        return _readable(chain)
-    return None
-
-
-def _readable(chain: list[BaseException]) -> str:
-    """Hydra's own message, with the valid keys where a key is unknown."""
-    for cause in chain:
-        node, key = getattr(cause, "parent_node", None), getattr(cause, "key", None)
-        if node is not None and key is not None and "is not in struct" in str(cause):
-            return f"{cause.full_key}: there is no such key{suggest(str(key), map(str, node))}"
-    texts = [str(chain[0]), *(str(cause).partition("\n")[0] for cause in chain[1:2] if str(cause) not in str(chain[0]))]
-    return "\n".join(line.rstrip() for text in texts for line in text.splitlines() if line.strip())

@@ -23,6 +23,8 @@ CURVES = {  # title -> keys
     "loss": ("train/loss",),
     "mask loss": ("train/loss_mask",),
     "category loss": ("train/loss_category",),
+    "seconds a step": ("train/step_seconds",),
+    "memory, MB": ("train/memory_mb",),
 }
 LEARNING_RATES = "^lr-"  # one for each optimizer and group of parameters
 
@@ -114,9 +116,12 @@ def _sections(ws: Any, wr: Any, ablation: Sequence[str]) -> list[Any]:
     every = wr.ParallelCoordinatesPlot(title="all keys", columns=[*columns, best], layout=wr.Layout(w=24, h=10))
     pictures = wr.MediaBrowser(title="ground truth and prediction", media_keys=[PICTURES], num_columns=2)
     table = wr.WeavePanelSummaryTable(table_name=CATEGORIES)
+    evaluation, training = (
+        [plot for title, plot in curves.items() if CURVES[title][0].startswith(kind)] for kind in ("val/", "train/")
+    )
     return [
-        ws.Section(name="Evaluation", panels=[p for t, p in curves.items() if t.startswith("mask A")], is_open=True),
+        ws.Section(name="Evaluation", panels=evaluation, is_open=True),
         ws.Section(name="Variants", panels=[*bars, every, wr.RunComparer(diff_only="split")], is_open=True),
         ws.Section(name="Predictions", panels=[pictures, table], is_open=True),
-        ws.Section(name="Training", panels=[*(p for t, p in curves.items() if "loss" in t), rates], is_open=True),
+        ws.Section(name="Training", panels=[*training, rates], is_open=True),
     ]

@@ -6,12 +6,14 @@ before, and a kill in the middle of it leaves neither.
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from aggmask.errors import UserError
 from aggmask.files import write_whole
 
 
@@ -24,3 +26,21 @@ class WholeCheckpoints(TorchCheckpointIO):
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda file: torch.save(checkpoint, file))
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Plain values and tensors only, wherever the file lies; Lightning would run the code that one of a URL names.
+
+        Raises:
+            UserError: the file names code.
+        """
+        try:
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        except pickle.UnpicklingError as error:
+            if "Unsupported" not in str(error):
+                raise
+            raise UserError(
+                f"resume={path}: holds more than plain values and tensors, and reading that would run code which the "
+                "file names: refused. Go on from a last.ckpt that this package wrote"
+            ) from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 
+from aggmask.errors import UserError
 from aggmask.files import write_whole
+
+log = logging.getLogger(__name__)
 
 
 class ContinuedCSVLogger(CSVLogger):
@@ -31,6 +35,7 @@ class ContinuedCSVLogger(CSVLogger):
 class _Rows(ExperimentWriter):
     def __init__(self, log_dir: str) -> None:
         self._kept: list[dict[str, Any]] = []
+        self._told = False
         super().__init__(log_dir)
 
     def _check_log_dir_exists(self) -> None:
@@ -52,4 +57,10 @@ class _Rows(ExperimentWriter):
         writer = csv.DictWriter(text, fieldnames=sorted(set().union(*rows)))
         writer.writeheader()
         writer.writerows(rows)
-        write_whole(self.metrics_file_path, lambda file: file.write(text.getvalue().encode()))
+        try:
+            write_whole(self.metrics_file_path, lambda file: file.write(text.getvalue().encode()))
+            self._told = False
+        except UserError as error:  # every row is still here, and the next time may do; a checkpoint is not so patient
+            if not self._told:
+                log.warning("%s. The rows are kept in memory, and written as soon as that is possible", error)
+            self._told = True

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
+from aggmask.errors import UserError
 from aggmask.files import write_json
 
 
@@ -52,7 +54,8 @@ class ProgressFile(pl.Callback):
         left = (self._written - self._began) / done * (steps - step) if done and steps else None
         epochs = trainer.max_epochs if (trainer.max_epochs or 0) > 0 else None
         counts = {"epoch": trainer.current_epoch, "epochs": epochs, "step": step, "steps": steps}
-        write_json(self.path, {**counts, "ap": self.ap, "updated": time.time(), "seconds_left": left})
+        with suppress(UserError):  # of a full disk: what is worth stopping for says so itself
+            write_json(self.path, {**counts, "ap": self.ap, "updated": time.time(), "seconds_left": left})
 
     def state_dict(self) -> dict[str, Any]:
         return {"ap": self.ap}

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import WandbLogger
 
 from aggmask.callbacks.keys import BEST
+from aggmask.callbacks.wandb_run import WandbRun
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ class BestResults(pl.Callback):
             self.best = ap
             pl_module.metric.write_results(self.path)
         for logger in trainer.loggers if trainer.is_global_zero else ():
-            if isinstance(logger, WandbLogger):
-                logger.experiment.summary[BEST] = self.best
+            if isinstance(logger, WandbRun):
+                logger.summarize(BEST, self.best)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}

@@ -1,11 +1,13 @@
-"""A W&B run that works without an account or a server, and goes on after a resume."""
+"""A W&B run that works without an account or a server, goes on after a resume, and never stops or holds a training."""
 
 from __future__ import annotations
 
 import logging
 import secrets
+import shlex
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
+from wandb.sdk.lib.module import unset_globals
 
 from aggmask.errors import UserError
 from aggmask.files import write_whole
 
 log = logging.getLogger(__name__)
 _MODES = (None, "online", "offline", "disabled")
+_GRACE = 5.0  # seconds that W&B's own process has to end when it has not sent everything in time
 
 
 class WandbRun(WandbLogger):
@@ -38,6 +42,7 @@ class WandbRun(WandbLogger):
         del self._wandb_init["anonymous"]  # which W&B warns of, whatever its value
         self.checkpoints = checkpoints
         self._files: dict[str, Path] = {}
+        self._told: set[str] = set()
 
     @property
     @rank_zero_experiment
@@ -59,23 +64,89 @@ class WandbRun(WandbLogger):
             self._files[path.stem] = path
 
     @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        with self._telling("the configuration"):
+            super().log_hyperparams(params)
+
+    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Tables and artifacts ask the server in this thread, so a server that has gone away is told here."""
-        try:
+        """Tables ask the server in this thread (19 seconds where none answers), all else is sent by another process."""
+        with self._telling(f"{', '.join(metrics)} of step {step}"):
             super().log_metrics(metrics, step)
-        except (wandb.Error, OSError) as error:
-            log.warning("W&B did not take %s of step %s: %s", ", ".join(metrics), step, error)
+
+    @rank_zero_only
+    def summarize(self, key: str, value: Any) -> None:
+        """Set a number that runs are compared by."""
+        with self._telling(key):
+            self.experiment.summary[key] = value
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         for name, path in self._files.items():
-            artifact = wandb.Artifact(f"model-{self.version}", type="model")
-            artifact.add_file(str(path), name=path.name)
-            try:
+            with self._telling(path.name):
+                artifact = wandb.Artifact(f"model-{self.version}", type="model")
+                artifact.add_file(str(path), name=path.name)
                 self.experiment.log_artifact(artifact, aliases=[name])
-            except (wandb.Error, OSError) as error:
-                log.warning("W&B did not take %s: %s", path.name, error)
         self._files = {}
+
+    def end(self, failed: bool) -> None:
+        """End the run, if it was started. What W&B has not sent by `finish_timeout` stays on the disk."""
+        if self._experiment is None:
+            return
+        run = self._experiment
+        process = _process_of(run)
+        try:
+            run.finish(exit_code=int(failed))
+        except Exception as error:  # as in `_telling`
+            place = shlex.quote(str(Path(run.dir).parent))
+            log.warning("W&B: not all of this run was sent (%s). Send it later: wandb sync %s", _said(error), place)
+            _give_up(process)
+
+    @contextmanager
+    def _telling(self, what: str) -> Iterator[None]:
+        """Whatever W&B fails with, a training goes on. Each failure is told once: it may come with every step."""
+        _ = self.experiment  # a run that cannot even start offline is worth stopping for
+        try:
+            yield
+        except Exception as error:
+            said = _said(error)
+            log.log(
+                logging.DEBUG if said in self._told else logging.WARNING,
+                "W&B did not take %s: %s. The training goes on; metrics.csv has all numbers", what, said,
+            )  # fmt: skip
+            self._told.add(said)
+
+
+def _said(error: Exception) -> str:
+    return str(error).rstrip(". \n") or type(error).__name__
+
+
+def _process_of(run: Any) -> Any:
+    """W&B's own process, which sends what a run logs. There is no public way to it."""
+    with suppress(Exception):
+        return run._wl.assert_service()._proc._process
+    return None
+
+
+def _give_up(process: Any) -> None:
+    """End W&B's process, and its module's memory of the run, which the next run of this process would go on with.
+
+    At the end of the program that process would be waited for, while it tries to send artifacts again and again.
+    """
+
+    def tear_down() -> None:
+        with suppress(Exception):
+            wandb.teardown()
+
+    with suppress(Exception):  # there is no public way, if the run could not end
+        unset_globals()
+
+    ending = threading.Thread(target=tear_down, daemon=True)
+    ending.start()
+    ending.join(_GRACE)
+    if ending.is_alive() and process is not None:
+        process.kill()
+        ending.join(_GRACE)
 
 
 @contextmanager
@@ -87,8 +158,8 @@ def finished(loggers: Iterable[Logger]) -> Iterator[None]:
         failed = False
     finally:
         for logger in loggers:
-            if isinstance(logger, WandbRun) and logger._experiment is not None:
-                logger._experiment.finish(exit_code=int(failed))
+            if isinstance(logger, WandbRun):
+                logger.end(failed)
 
 
 def wandb_logger(
@@ -122,7 +193,8 @@ def wandb_logger(
     folder.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"project": project, "name": name, "entity": entity, "group": group, "tags": list(tags)}
     # W&B would wait for ever at the end, and a sweep with it.
-    options["settings"] = wandb.Settings(init_timeout=init_timeout, finish_timeout=finish_timeout)
+    waits = {"init_timeout": init_timeout, "finish_timeout": finish_timeout, "finish_timeout_raises": True}
+    options["settings"] = wandb.Settings(**waits)
     if rank_zero_only.rank == 0:
         mode = mode or _mode_at_hand()
         kept = folder / "wandb_id.txt"

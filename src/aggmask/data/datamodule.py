@@ -8,7 +8,6 @@ the data over ranks themselves: `Trainer(use_distributed_sampler=False)`.
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from aggmask.data.copy_paste import CopyPaste
 from aggmask.data.decode import CHANNELS
 from aggmask.data.index import AnnotationIndex
 from aggmask.data.places import Source, Split, existing, is_found, require
+from aggmask.data.processors import share
 from aggmask.data.sampler import EvaluationBatches, TrainingBatches
 from aggmask.data.skipping import SkippingInstances
 from aggmask.data.storage import open_storage
@@ -47,7 +47,8 @@ class CocoDataModule(pl.LightningDataModule):
         train, val: {"annotations": file, "images": folder, zip or URL}; what is None lies at its usual place in `root`.
         channels: of the pixels: 1 (grey), 3 (RGB) or 4 (RGBA).
         batch_size: images per device.
-        num_workers: loader processes per device; None: as many as there are processors, at most 8.
+        num_workers: loader processes per device; None: as many as there are processors, at most 8; in a
+            sweep, as many as the job's share of them.
         short_side: pixels, or a list of which one is drawn in training.
         evaluation_short_side: pixels; None: the largest of `short_side`.
         long_side: pixels, upper limit.
@@ -299,8 +300,7 @@ class CocoDataModule(pl.LightningDataModule):
 
 
 def _workers() -> int:
-    available = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    return min(len(available), _MAX_WORKERS)
+    return min(share(), _MAX_WORKERS)
 
 
 def _build(name: str, kind: type, arguments: Mapping[str, Any]) -> Any:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from aggmask.assembly.config import global_rank
+from aggmask.assembly.explain import explain
 from aggmask.errors import UserError
 from aggmask.launcher.ledger import Job, held
 
@@ -63,7 +64,7 @@ def run_frozen(folder: Path, function: Callable[[dict[str, Any]], float | None])
             objective = function(job.config | {"resume": str(job.checkpoint or job.config.get("resume") or "") or None})
         except Exception as error:
             rank = "" if main_rank else f"rank {global_rank()}: "
-            job.fail(f"{rank}{type(error).__name__}: {error}")
+            job.fail(f"{rank}{explain(error) or f'{type(error).__name__}: {error}'}")
             raise
         if main_rank:
             job.finish(objective)

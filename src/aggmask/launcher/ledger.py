@@ -14,8 +14,10 @@ system's: it frees them when their process ends, however it ends.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
 import os
 import socket
 import time
@@ -30,8 +32,9 @@ from filelock import FileLock, Timeout
 from aggmask.errors import UserError
 from aggmask.files import read_json, write_json
 
+log = logging.getLogger(__name__)
 STATES = ("done", "failed", "running", "interrupted", "waiting")
-PATIENCE = 30.0  # seconds: a killed job's data workers look for it every five, and hold its lock until then
+PATIENCE = 30.0  # seconds: that a killed job may take to end, its files on a network disk included
 CHECKPOINT = "last.ckpt"  # what an interrupted job goes on from
 
 
@@ -49,14 +52,20 @@ def key_of(overrides: Sequence[str]) -> tuple[str, ...]:
 def held(lock: Path, refusal: str, patience: float | None = None) -> Iterator[None]:
     """Hold a lock; seconds of `patience` (by default PATIENCE) for a process that is just ending.
 
+    A disk that knows no locks (some network disks) is warned of: there nothing keeps a second process away.
+
     Raises:
         UserError: somebody else holds it.
     """
-    guard = FileLock(lock)
+    guard = _lock(lock)
     try:
         guard.acquire(timeout=PATIENCE if patience is None else patience)
     except Timeout:
         raise UserError(refusal) from None
+    except (OSError, NotImplementedError) as error:
+        if not _knows_no_locks(error):
+            raise
+        log.warning("%s: this disk knows no locks; see to it that no other process works here", lock)
     try:
         yield
     finally:
@@ -68,10 +77,23 @@ def is_held(lock: Path) -> bool:
     if not lock.exists():
         return False
     try:
-        with FileLock(lock).acquire(timeout=0):
+        with _lock(lock).acquire(timeout=0):
             return False
     except Timeout:
         return True
+    except (OSError, NotImplementedError) as error:
+        if not _knows_no_locks(error):
+            raise
+        return False
+
+
+def _lock(path: Path) -> FileLock:
+    # Where there are none, filelock would make do with a file that a killed process leaves behind.
+    return FileLock(path, fallback_to_soft=False)
+
+
+def _knows_no_locks(error: OSError | NotImplementedError) -> bool:
+    return not isinstance(error, OSError) or error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True)

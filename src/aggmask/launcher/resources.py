@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aggmask.data.processors import SHARE, processors
 from aggmask.errors import UserError
 from aggmask.launcher.job import PARENT
 
@@ -103,9 +104,7 @@ def environment(trainer: Mapping[str, Any], gpus: Sequence[str], n_jobs: int) ->
         env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     if n_jobs > 1:  # alone, a job has all threads, which Lightning shares out among its ranks
         ranks = len(gpus) or ranks_of(trainer) or 1
-        env.setdefault("OMP_NUM_THREADS", str(max(1, _processors() // n_jobs // ranks)))
+        share = str(max(1, processors() // n_jobs // ranks))
+        env.setdefault("OMP_NUM_THREADS", share)
+        env.setdefault(SHARE, share)  # of loader processes, where data.num_workers=null
     return env
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

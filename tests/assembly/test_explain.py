@@ -1,0 +1,59 @@
+import errno
+import os
+import re
+
+import pytest
+
+from aggmask.assembly.explain import explain
+from aggmask.errors import UserError
+
+KILLED = "DataLoader worker (pid 4711) is killed by signal: Killed. "
+BUS = (
+    "DataLoader worker (pid 4711) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+    "shared memory. Please try to raise your shared memory limit."
+)
+FULL = "unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)"
+
+
+def raised(error: Exception, cause: Exception | None = None, context: Exception | None = None) -> Exception:
+    try:
+        try:
+            if context:
+                raise context
+        except Exception:
+            raise error  # noqa: B904
+        raise error from cause
+    except Exception as caught:
+        return caught
+
+
+@pytest.mark.parametrize("said", [KILLED, BUS, FULL, "DataLoader worker (pid(s) 1, 2) exited unexpectedly"])
+def test_a_dead_loader_process_is_a_matter_of_memory(said):
+    text = explain(RuntimeError(said))
+    assert "a process that loads data has died: " + said.splitlines()[0].strip() in text
+    assert "data.num_workers=2" in text
+    assert "data.num_workers=0" in text
+    assert "--shm-size" in text
+    if os.path.isdir("/dev/shm"):
+        assert re.search(r"\d+ MB of RAM are free, \d+ of \d+ MB in /dev/shm", text)
+
+
+def test_faults_of_a_disk():
+    full = OSError(errno.ENOSPC, "No space left on device", "/tmp/a")
+    assert explain(full).startswith("/tmp/a: the disk is full (No space left on device; ")
+    assert explain(raised(RuntimeError("x"), cause=full)).startswith("/tmp/a: the disk is full")
+    refused = PermissionError(errno.EACCES, "Permission denied", "/root/runs")
+    assert explain(refused).startswith("/root/runs: this user may not do that (Permission denied): change the")
+
+
+def test_a_fault_of_the_program_stays_one():
+    full = OSError(errno.ENOSPC, "No space left on device", "/tmp/a")
+    assert explain(raised(KeyError("x"), context=full)) is None  # which came after it, and not from it
+    assert explain(RuntimeError("The size of tensor a must match")) is None
+    assert explain(FileNotFoundError(errno.ENOENT, "No such file", "a")) is None
+
+
+def test_a_users_mistake_below_any_other_error():
+    assert (
+        explain(raised(RuntimeError("x"), cause=UserError("data.root=x: is not there"))) == "data.root=x: is not there"
+    )
