@@ -77,4 +77,8 @@ def test_other_errors_are_not_explained_away(tmp_path):
     with pytest.raises(ZeroDivisionError):
         write_whole(tmp_path / "a", lambda file: 1 / 0)
     assert disk_fault(FileNotFoundError(errno.ENOENT, "no such file", "a")) is None
-    assert disk_fault(OSError(errno.ENOSPC, "full")) is None  # of nobody knows what
+    assert disk_fault(PermissionError(errno.EPERM, "not permitted")) is None  # to send a signal, perhaps
+
+
+def test_an_open_file_does_not_say_its_name():
+    assert disk_fault(OSError(errno.ENOSPC, "No space left on device")).startswith("the disk is full (No space left")

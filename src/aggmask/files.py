@@ -31,6 +31,7 @@ _FAULTS = {  # of a machine, not of a program: what is wrong, what to do
     errno.ESTALE: ("the server of this disk has lost the file", "mount it anew"),
     errno.EMFILE: ("this process has too many files open", "raise the limit (ulimit -n)"),
 }
+_FULL_OR_LOCKED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # of nothing but a disk, whichever it is
 
 
 def disk_fault(error: OSError, path: str | Path | None = None) -> str | None:
@@ -39,17 +40,15 @@ def disk_fault(error: OSError, path: str | Path | None = None) -> str | None:
     Args:
         path: what was read or written, where the error does not say it better.
     """
-    if error.errno not in _FAULTS:
-        return None
     path = path or error.filename
-    if path is None:
+    if error.errno not in (_FAULTS if path else _FULL_OR_LOCKED):
         return None
     reason, remedy = _FAULTS[error.errno]
     left = ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if path and error.errno in (errno.ENOSPC, errno.EDQUOT):
         with suppress(OSError):
             left = f"; {shutil.disk_usage(Path(path).parent).free / 2**20:.0f} MB are left"
-    return f"{path}: {reason} ({error.strerror}{left}): {remedy}"
+    return (f"{path}: " if path else "") + f"{reason} ({error.strerror}{left}): {remedy}"
 
 
 def write_whole(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:

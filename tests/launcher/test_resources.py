@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from aggmask.data.processors import SHARE
 from aggmask.errors import UserError
 from aggmask.launcher import resources
 from aggmask.launcher.resources import (
@@ -37,11 +38,14 @@ def test_a_job_inherits_nothing_of_another_distributed_run(monkeypatch):
     ],
 )
 def test_threads_are_shared_out(trainer, gpus, n_jobs, threads, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(resources, "_processors", lambda: 12)
+    for name in ("OMP_NUM_THREADS", SHARE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(resources, "processors", lambda: 12)
     assert environment(trainer, gpus, n_jobs).get("OMP_NUM_THREADS") == threads
+    assert environment(trainer, gpus, n_jobs).get(SHARE) == threads  # for processes that load data
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert environment(trainer, gpus, n_jobs)["OMP_NUM_THREADS"] == "5"
+    assert environment(trainer, gpus, n_jobs).get(SHARE) == threads
 
 
 @pytest.mark.parametrize(

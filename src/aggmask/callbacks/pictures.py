@@ -16,6 +16,7 @@ from aggmask.callbacks.keys import PICTURES, logged_step
 from aggmask.decoding.decode import as_instances
 from aggmask.drawing.overlay import beside, contact_sheet, draw
 from aggmask.errors import UserError
+from aggmask.files import write_whole
 from aggmask.structures import Detections, ImageBatch, Instances
 
 _IDS = 255  # that a W&B mask has beside 0, the background, which is not shown
@@ -69,13 +70,16 @@ class ValidationPictures(pl.Callback):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         for image_id, *_, picture in self._shown:
-            picture.save(self.folder / f"{image_id}.png")
-        contact_sheet([picture for *_, picture in self._shown], columns=2).save(self.folder / "sheet.png")
+            self._write(f"{image_id}.png", picture)
+        self._write("sheet.png", contact_sheet([picture for *_, picture in self._shown], columns=2))
         due = budget_due(self.sends, trainer.global_step, trainer.estimated_stepping_batches, self._used)
         if due > self._used:
             self._used = due
             self._send(trainer)
         self._shown = []
+
+    def _write(self, name: str, picture: Image.Image) -> None:
+        write_whole(self.folder / name, lambda file: picture.save(file, "PNG"))
 
     def state_dict(self) -> dict[str, Any]:
         return {"used": self._used}

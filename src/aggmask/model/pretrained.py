@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,7 +81,7 @@ def _check(given: Mapping[str, Tensor], source: str, name: str, arguments: Mappi
     size = {key: value for key, value in arguments.items() if key not in ("in_chans", "out_indices", "features_only")}
     with torch.device("meta"):  # names and shapes only
         full = timm.create_model(name, num_classes=0, **size)
-    if filter_fn := getattr(__import__(type(full).__module__, fromlist=["_"]), "checkpoint_filter_fn", None):
+    if filter_fn := getattr(sys.modules[type(full).__module__], "checkpoint_filter_fn", None):
         given = filter_fn(dict(given), full)
     for key, value in full.state_dict().items():
         if key not in given and not key.endswith("num_batches_tracked"):
