@@ -1,6 +1,10 @@
+import signal
+import time
+
 import pytest
 import wandb
 
+from aggmask.callbacks import wandb_run
 from aggmask.callbacks.wandb_run import _process_of, finished, wandb_logger
 from aggmask.errors import UserError
 
@@ -97,6 +101,19 @@ def test_a_server_that_has_gone_away_is_told_and_stops_nothing(tmp_path, caplog)
     assert "W&B did not take best/AP: " in caplog.text
     assert "W&B did not take best.ckpt: none" in caplog.text
     assert "(Connection lost). Send it later: wandb sync wandb/run-1" in caplog.text
+
+
+def test_a_hanging_process_of_wandb_is_left_behind(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(wandb_run, "_GRACE", 0.5)
+    logger = wandb_logger(str(tmp_path), "p", mode="offline", finish_timeout=0.5)
+    with finished([logger]):
+        logger.log_metrics({"a": 1.0}, 0)
+        process = _process_of(logger.experiment)
+        process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    assert "not all of this run was sent (it hangs)" in caplog.text
+    assert process.poll() == -signal.SIGKILL
 
 
 def test_a_killed_process_of_wandb_stops_nothing(tmp_path, caplog):

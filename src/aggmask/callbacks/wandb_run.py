@@ -6,7 +6,7 @@ import logging
 import secrets
 import shlex
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -90,16 +90,16 @@ class WandbRun(WandbLogger):
         self._files = {}
 
     def end(self, failed: bool) -> None:
-        """End the run, if it was started. What W&B has not sent by `finish_timeout` stays on the disk."""
+        """End the run, if it was started. What is not sent after `finish_timeout` seconds stays on the disk."""
         if self._experiment is None:
             return
-        run = self._experiment
+        run, seconds = self._experiment, self._wandb_init["settings"].finish_timeout
         process = _process_of(run)
-        try:
-            run.finish(exit_code=int(failed))
-        except Exception as error:  # as in `_telling`
+        # W&B keeps to the time itself, as long as its own process is well.
+        problem = _within(seconds + _GRACE if seconds else None, lambda: run.finish(exit_code=int(failed)))
+        if problem:
             place = shlex.quote(str(Path(run.dir).parent))
-            log.warning("W&B: not all of this run was sent (%s). Send it later: wandb sync %s", _said(error), place)
+            log.warning("W&B: not all of this run was sent (%s). Send it later: wandb sync %s", problem, place)
             _give_up(process)
 
     @contextmanager
@@ -117,7 +117,7 @@ class WandbRun(WandbLogger):
             self._told.add(said)
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return str(error).rstrip(". \n") or type(error).__name__
 
 
@@ -128,25 +128,30 @@ def _process_of(run: Any) -> Any:
     return None
 
 
+def _within(seconds: float | None, act: Callable[[], Any]) -> str | None:
+    """Do what may hang, or fail with anything; what was wrong, or None."""
+    problems = ["it hangs"]
+
+    def run() -> None:
+        try:
+            act()
+            problems.clear()
+        except (Exception, SystemExit) as error:  # `teardown` exits with what its process ended with
+            problems[:] = [_said(error)]
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return problems[0] if problems else None
+
+
 def _give_up(process: Any) -> None:
-    """End W&B's process, and its module's memory of the run, which the next run of this process would go on with.
-
-    At the end of the program that process would be waited for, while it tries to send artifacts again and again.
-    """
-
-    def tear_down() -> None:
-        with suppress(Exception):
-            wandb.teardown()
-
+    """End W&B's process, and its module's memory of the run, which the next run of this process would go on with."""
     with suppress(Exception):  # there is no public way, if the run could not end
         unset_globals()
-
-    ending = threading.Thread(target=tear_down, daemon=True)
-    ending.start()
-    ending.join(_GRACE)
-    if ending.is_alive() and process is not None:
+    if _within(_GRACE, wandb.teardown) and process is not None:
         process.kill()
-        ending.join(_GRACE)
+        process.wait()
 
 
 @contextmanager
