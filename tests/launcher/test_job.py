@@ -68,6 +68,18 @@ def test_a_failure_leaves_its_reason_and_can_be_tried_again(tmp_path):
     assert job.attempt["count"] == 2
 
 
+def test_a_fault_of_the_machine_is_explained_in_the_ledger(tmp_path):
+    job = freeze(tmp_path, 0)
+
+    def killed(config):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    with pytest.raises(RuntimeError):
+        run_frozen(job.folder, killed)
+    assert job.outcome["error"].startswith("a process that loads data has died: DataLoader worker (pid 7) is killed")
+    assert "data.num_workers=2" in job.outcome["error"]
+
+
 def test_another_rank_takes_no_lock_and_tells_its_own_failure(tmp_path, monkeypatch):
     """The main rank is killed when another one fails, so only that one knows why."""
     job = freeze(tmp_path, 0)
