@@ -99,5 +99,5 @@ def read_json(path: str | Path) -> Any:
     """What `write_json` wrote; None where there is no such file."""
     try:
         return json.loads(Path(path).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None

@@ -89,10 +89,14 @@ def _command(arguments: list[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", metavar="DIR", help="of the sweep: run folders, at any depth")
-    parser.add_argument("settings", metavar="key=value", nargs="*", help="see below")
+    parser.add_argument("settings", metavar="key=value", nargs="*", default=[], help="see below")
     given = parser.parse_args(arguments)
+    settings = settings_of(given.settings)
+    for name in filter(None, (given.folder, settings["root"])):  # before the seconds that imports take
+        if not Path(name).expanduser().is_dir():
+            raise UserError(f"{name}: {'that is a file, not' if Path(name).exists() else 'there is no such'} folder")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    print(f"page: {report(given.folder, **settings_of(given.settings))}")
+    print(f"page: {report(given.folder, **settings)}")
 
 
 def main() -> None:

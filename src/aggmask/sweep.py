@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 
 from aggmask.assembly.command import run_command
-from aggmask.launcher.ledger import STATES, Job, Ledger, labels
+from aggmask.launcher.ledger import STATES, Job, Ledger, is_held, labels
 
+START = "python -m aggmask.train"
 _SECONDS = 2.0  # from one table to the next
 _CLEAR = "\x1b[H\x1b[2J"
 
@@ -31,7 +33,8 @@ def _row(job: Job, label: str, state: str) -> tuple[str, ...]:
     progress, outcome = job.progress, job.outcome or {}
     ap = outcome.get("objective", progress.get("ap"))
     epoch = f"{progress['epoch']}/{progress['epochs'] or '?'}" if progress else ""
-    left = progress.get("seconds_left") if state == "running" else None
+    now = state == "running" and progress.get("updated", 0) >= job.attempt.get("since", 0)  # not of an earlier start
+    left = progress.get("seconds_left") if now else None
     if left is not None:
         left = max(0, left - (time.time() - progress["updated"]))
     last = outcome.get("error", "").partition("\n")[0] or ("" if left is None else readable(left))
@@ -52,9 +55,14 @@ def status(folder: str, once: bool) -> None:
     """
     live = sys.stdout.isatty() and not once
     while True:
-        jobs = Ledger.read(folder).jobs()
-        print((_CLEAR if live else "") + table(jobs), flush=True)
-        if not live or all(job.outcome for job in jobs):
+        ledger = Ledger.read(folder)
+        jobs = ledger.jobs()
+        states, watched = {job.state for job in jobs}, is_held(ledger.lock)
+        told = [time.strftime(_CLEAR + "%H:%M:%S\n") + table(jobs) if live else table(jobs)]
+        if not watched and states != {"done"}:
+            told.append(f"no process starts them: {START} sweep.resume={shlex.quote(folder)} goes on with what is left")
+        print("\n".join(told), flush=True)
+        if not live or not (watched or "running" in states):
             return
         time.sleep(_SECONDS)
 

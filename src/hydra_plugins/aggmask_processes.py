@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, configure_log, setup_globals
@@ -30,11 +31,17 @@ class ProcessLauncher(Launcher):
         self.loader, self.config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from aggmask.launcher.launch import Launch
+        from aggmask.errors import UserError
+        from aggmask.launcher.launch import Launch, forget_refused
 
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        if self.launch_jobs is None:
-            engine = get_class(self.engine)(**self.options)
-            self.launch_jobs = Launch(self.loader, self.config, engine, self.resume, self.on_fail)
-        return self.launch_jobs.run(job_overrides, initial_job_idx)
+        try:
+            if self.launch_jobs is None:
+                engine = get_class(self.engine)(**self.options)
+                self.launch_jobs = Launch(self.loader, self.config, engine, self.resume, self.on_fail)
+            return self.launch_jobs.run(job_overrides, initial_job_idx)
+        except UserError:
+            if not self.resume:
+                forget_refused(Path(str(self.config.hydra.sweep.dir)))
+            raise

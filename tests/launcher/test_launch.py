@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.core.plugins import Plugins
 
 import hydra_plugins
@@ -64,7 +65,7 @@ def test_the_launcher_of_a_cluster_is_a_word_that_a_resumed_sweep_remembers(swee
     status, said = sweep(f"sweep.resume={tmp_path}/sweep")
     assert status == 0, said
     assert "#0 seed=0: done before" in said
-    assert "#1 seed=1: interrupted, starts as SLURM job" in said
+    assert "#1 seed=1: interrupted, starts as local job" in said
 
 
 def test_resume_skips_goes_on_and_tries_again(sweep, tmp_path, monkeypatch):
@@ -72,7 +73,7 @@ def test_resume_skips_goes_on_and_tries_again(sweep, tmp_path, monkeypatch):
     status, said = sweep(*STUB, "seed=0,1,2", "sweep.n_jobs=2")
     assert status == 2
     assert "1 of 3 jobs failed:\n  #1 seed=1: ValueError: seed 1 is not liked\n" in said
-    assert f"python -m tests.launcher.stub_job --multirun sweep.resume={tmp_path}/sweep" in said
+    assert f"python -m tests.launcher.stub_job sweep.resume={tmp_path}/sweep" in said
     (tmp_path / "sweep" / "2" / "outcome.json").unlink()  # as if it had been killed
     monkeypatch.delenv("STUB_FAILS")
     status, said = sweep(f"sweep.resume={tmp_path}/sweep", "sweep.n_jobs=1")  # the other arguments are known
@@ -116,7 +117,7 @@ def test_a_sweep_that_is_interrupted_says_how_it_goes_on(sweep, tmp_path, monkey
     monkeypatch.setattr(schedule.time, "sleep", sleep)
     status, said = sweep(*STUB[:2], "seed=0,1", "trainer.max_epochs=1000")
     assert status == 2
-    assert f"stopped: python -m tests.launcher.stub_job --multirun sweep.resume={tmp_path}/sweep" in said
+    assert f"stopped: python -m tests.launcher.stub_job sweep.resume={tmp_path}/sweep" in said
     first, second = jobs_of(tmp_path)
     assert (first.state, second.state) == ("interrupted", "waiting")
     assert not is_alive(first.attempt["pid"])
@@ -127,10 +128,52 @@ def test_the_same_job_twice_runs_once(sweep, tmp_path):
     assert [job.attempt["count"] for job in jobs_of(tmp_path)] == [1]
 
 
-def test_gpus_come_from_the_list(sweep, tmp_path):
+def test_gpus_come_from_the_list(sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 6)
     assert sweep(*STUB, "seed=0,1", "sweep.n_jobs=2", "sweep.gpus=[3,5]")[0] == 0
     notes = [json.loads((job.folder / "seen.json").read_text()) for job in jobs_of(tmp_path)]
     assert {note["env"]["CUDA_VISIBLE_DEVICES"] for note in notes} == {"3", "5"}
+
+
+def test_gpus_that_are_not_there_are_refused(sweep, tmp_path, monkeypatch):
+    """On the CPU, where the jobs would land, they would take days."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    status, said = sweep(*STUB, "seed=0,1", "sweep.gpus=[0,3]")
+    assert status == 2
+    assert "no GPU 3 on this machine; there are 0, 1" in said
+    assert not (tmp_path / "sweep").exists()  # what is refused leaves nothing
+
+
+def test_a_value_that_cannot_be_is_found_before_any_job_starts(sweep, tmp_path):
+    status, said = sweep(*STUB, "model.aggregation.window=5,7")
+    assert status == 2
+    assert "model.aggregation.window=7: must be 1 or 4 or 5 or 9 or 25" in said
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_resume_alone_goes_on_with_added_jobs_too(sweep, tmp_path):
+    assert sweep(*STUB, "seed=0")[0] == 0
+    assert sweep(*STUB, "seed=1", f"sweep.resume={tmp_path}/sweep")[0] == 0
+    first, added = jobs_of(tmp_path)
+    assert added.overrides == (*first.overrides[:-1], "seed=1")  # not how it was started
+    (added.folder / "outcome.json").unlink()  # as if it had been killed
+    status, said = sweep(*STUB, "seed=0", "logger=csv", f"sweep.resume={tmp_path}/sweep")  # asks for another job
+    assert status == 0, said
+    assert jobs_of(tmp_path)[1].state == "interrupted"
+    status, said = sweep(f"sweep.resume={tmp_path}/sweep")
+    assert status == 0, said
+    assert jobs_of(tmp_path)[1].state == "done"
+    assert "#1 seed=1: interrupted, starts" in said
+    assert f"compare them: python -m aggmask.report {tmp_path}/sweep" in said
+
+
+def test_a_job_that_was_added_and_fails_again_fails_the_sweep(sweep, tmp_path, monkeypatch):
+    assert sweep(*STUB, "seed=0")[0] == 0
+    monkeypatch.setenv("STUB_FAILS", "1")
+    assert sweep(*STUB, "seed=1", f"sweep.resume={tmp_path}/sweep")[0] == 2
+    status, said = sweep(f"sweep.resume={tmp_path}/sweep")
+    assert status == 2
+    assert "1 of 2 jobs failed:\n  #1 seed=1: ValueError: seed 1 is not liked\n" in said
 
 
 def test_a_wrong_key_stops_the_sweep_before_it_starts(sweep, tmp_path):
@@ -138,7 +181,7 @@ def test_a_wrong_key_stops_the_sweep_before_it_starts(sweep, tmp_path):
     assert status == 2
     assert "job 0 (" in said
     assert "did you mean 'sigma'" in said
-    assert jobs_of(tmp_path) == []
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_a_folder_holds_one_sweep(sweep, tmp_path):

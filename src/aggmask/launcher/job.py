@@ -64,10 +64,17 @@ def run_frozen(folder: Path, function: Callable[[dict[str, Any]], float | None])
             objective = function(job.config | {"resume": str(job.checkpoint or job.config.get("resume") or "") or None})
         except Exception as error:
             rank = "" if main_rank else f"rank {global_rank()}: "
-            job.fail(f"{rank}{explain(error) or f'{type(error).__name__}: {error}'}")
+            job.fail(f"{rank}{explain(error) or _innermost(error)}")
             raise
         if main_rank:
             job.finish(objective)
+
+
+def _innermost(error: BaseException) -> str:
+    """What Hydra wraps in "Error in call to target"."""
+    while type(error).__name__ == "InstantiationException" and error.__cause__:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"
 
 
 def end_with_parent() -> None:

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from aggmask.assembly.config import check, plain
 from aggmask.errors import UserError
-from aggmask.launcher.ledger import Job, Ledger, digest, held, key_of, labels
+from aggmask.launcher.ledger import Job, Ledger, digest, held, is_held, key_of, labels
 from aggmask.launcher.schedule import Engine, Schedule
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class Launch:
             )
         self.loader, self.master = loader, master
         self.schedule = Schedule(engine, on_fail)
+        self._first = True
         self.ledger = Ledger.read(resume) if resume else Ledger(Path(str(master.hydra.sweep.dir)).resolve())
         if not resume and self.ledger.sweep is not None:
             raise UserError(
@@ -75,19 +76,32 @@ class Launch:
                 this sweep; it was stopped; see `Schedule.run`.
         """
         given = self.master.hydra.overrides
-        self.ledger.open([*given.hydra, *given.task], os.getcwd())
+        arguments = [*given.hydra, *given.task]
+        self.ledger.open(arguments, os.getcwd())
         with held(self.ledger.lock, f"{self.ledger.root}: another process works on this sweep already", patience=2):
-            composed = self._freeze(all_overrides, first)
-            unique = list({c.job.folder: c.job for c in composed}.values())
-            log.info("%d jobs in %s", len(unique), self.ledger.root)
+            before = self.ledger.jobs()
+            composed = self._freeze(all_overrides, first, before)
+            unique = {c.job.folder: c.job for c in composed}
+            others = [job for job in before if job.folder not in unique]
+            if not self._first or key_of(arguments) != key_of(self.ledger.sweep["arguments"]):
+                others = []  # jobs that an earlier resume added are gone on with where nothing else is asked for
+            self._first = False
+            jobs = sorted([*unique.values(), *others], key=lambda job: job.number)
+            log.info("%d jobs in %s", len(jobs), self.ledger.root)
             try:
-                self.schedule.run(unique)
+                self.schedule.run(jobs)
             except KeyboardInterrupt:
                 raise UserError(f"stopped: {self._how_to_go_on()}") from None
-            return [self._returned(c, unique) for c in composed]
+            except UserError as error:
+                raise UserError(f"{error}\n{self._how_to_go_on()}") from error
+            if any(job.state != "done" for job in others):
+                raise self._failure(jobs)
+            if all(job.state == "done" for job in jobs):
+                log.info("compare them: python -m aggmask.report %s", shlex.quote(str(self.ledger.root)))
+            return [self._returned(c, jobs) for c in composed]
 
-    def _freeze(self, all_overrides: Sequence[Sequence[str]], first: int) -> list[_Composed]:
-        known = {job.key: job for job in self.ledger.jobs()}
+    def _freeze(self, all_overrides: Sequence[Sequence[str]], first: int, before: Sequence[Job]) -> list[_Composed]:
+        known = {job.key: job for job in before}
         composed, fresh = [], []
         for number, overrides in enumerate(all_overrides, first):
             job = known.get(key_of(overrides))
@@ -96,7 +110,8 @@ class Launch:
             cfg, config = self._compose(overrides, job.number if job else number, job and job.folder)
             folder = Path(cfg.hydra.runtime.output_dir)
             if job is None:
-                job = Job(folder, number, tuple(overrides), self.ledger.sweep["cwd"], config)
+                own = tuple(o for o in overrides if not o.startswith("sweep."))  # the others say how the sweep is run
+                job = Job(folder, number, own, self.ledger.sweep["cwd"], config)
                 fresh.append(job)
             elif digest(config) == digest(job.config) or job.state == "done":
                 pass
@@ -108,6 +123,8 @@ class Launch:
             known[job.key] = job
             composed.append(_Composed(job, cfg))
         _refuse_shared_folders(known.values())
+        for job in fresh:
+            self.schedule.engine.check(job)
         for job in fresh:  # not before all of them are known to be right
             Job.freeze(job.folder, job.number, job.overrides, job.cwd, job.config)
         return composed
@@ -157,7 +174,16 @@ class Launch:
 
     def _how_to_go_on(self) -> str:
         resume = shlex.quote(f"sweep.resume={self.ledger.root}")
-        return f"python -m {self.schedule.engine.module} --multirun {resume} tries what is left"
+        return f"python -m {self.schedule.engine.module} {resume} goes on with what is left"
+
+
+def forget_refused(root: Path) -> None:
+    """Remove what a sweep without a job has left in its folder; a folder that holds anything else stays."""
+    left = {"multirun.yaml", "sweep.json", "sweep.lock"}
+    if root.is_dir() and not is_held(root / "sweep.lock") and {path.name for path in root.iterdir()} <= left:
+        for name in left:
+            (root / name).unlink(missing_ok=True)
+        root.rmdir()
 
 
 def _refuse_shared_folders(jobs: Iterable[Job]) -> None:

@@ -15,7 +15,15 @@ from typing import IO, Any
 
 from aggmask.launcher.job import PARENT
 from aggmask.launcher.ledger import Job
-from aggmask.launcher.resources import environment, gpus_at_hand, gpus_needed, granted, refuse_nodes, without_ranks
+from aggmask.launcher.resources import (
+    environment,
+    gpus_at_hand,
+    gpus_needed,
+    granted,
+    refuse_nodes,
+    there,
+    without_ranks,
+)
 
 _GRACE = 10.0  # seconds that a job has to end when it is told to
 
@@ -57,7 +65,7 @@ class Processes:
 
     def __init__(self, module: str, n_jobs: int = 1, gpus: Sequence[int | str] | None = ()) -> None:
         self.module, self.n_jobs = module, n_jobs
-        self.gpus = gpus_at_hand() if gpus is None else [str(gpu) for gpu in gpus]
+        self.gpus = gpus_at_hand() if gpus is None else there(gpus)
 
     def check(self, job: Job) -> None:
         refuse_nodes(job.config["trainer"], "processes")

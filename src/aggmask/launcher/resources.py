@@ -29,6 +29,20 @@ def gpus_at_hand() -> list[str]:
     return named.split(",")[:count] if named else [str(number) for number in range(count)]
 
 
+def there(gpus: Sequence[int | str]) -> list[str]:
+    """Names of the GPUs that jobs are to share. Numbers are looked up; others (GPU-..., MIG-...) are taken as they are.
+
+    Raises:
+        UserError: one is not on this machine, and the jobs would silently do without.
+    """
+    names, at_hand = [str(gpu) for gpu in gpus], gpus_at_hand() if gpus else []
+    missing = sorted({name for name in names if name.isdecimal() and name not in at_hand})
+    if missing:
+        there_are = f"there are {', '.join(at_hand)}" if at_hand else "there is none that torch can use"
+        raise UserError(f"sweep.gpus={names}: no GPU {', '.join(missing)} on this machine; {there_are}")
+    return names
+
+
 def ranks_of(trainer: Mapping[str, Any]) -> int | None:
     """Processes of a job on each of its machines: what `trainer.devices` says; None for as many as it gets.
 

@@ -48,16 +48,17 @@ class _Submitted:
     job: Job
     submitted: Any
     attempts: int  # before this one
+    cluster: str
 
     @property
     def where(self) -> str:
-        return f" as SLURM job {self.submitted.job_id}"
+        return f" as {self.cluster} job {self.submitted.job_id}"
 
     def ended(self) -> str | None:
         if not self.submitted.done():
             return None
         os.listdir(self.job.folder)  # or a network file system may not show yet what the job has left
-        return f"SLURM job {self.submitted.job_id}: {self.submitted.state}; see {self.submitted.paths.stderr}"
+        return f"{self.cluster} job {self.submitted.job_id}: {self.submitted.state}; see {self.submitted.paths.stderr}"
 
     def wrote(self, attempt: Mapping[str, Any]) -> bool:
         return attempt["count"] > self.attempts
@@ -105,7 +106,7 @@ class Slurm:
 
         attempts = job.attempt["count"]
         with clean_env():  # where the parent is itself in an allocation
-            return _Submitted(job, self._executor(job).submit(Task(self.module, job)), attempts)
+            return _Submitted(job, self._executor(job).submit(Task(self.module, job)), attempts, self.cluster)
 
     def end(self, running: Sequence[_Submitted]) -> None:
         for item in running:
