@@ -45,7 +45,8 @@ def test_by_default_the_page_lies_in_the_sweep(sweep, said):
         (["resamples=0"], "resamples=0: must be a whole number, at least 1"),
         (["pictures=some"], "pictures=some: must be a whole number, at least 0"),
         (["baseline=nine"], "baseline=nine: no finished variant with this name; there are:\n  baseline='window=1'"),
-        (["root=/nowhere"], "/nowhere/annotations/instances_val2017.json: the validation annotations are not there"),
+        (["root=/nowhere"], "/nowhere: there is no such folder"),
+        (["root=/"], "/annotations/instances_val2017.json: the validation annotations are not there"),
     ],
 )
 def test_mistakes_are_named(arguments, message, sweep, said):

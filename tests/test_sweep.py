@@ -14,10 +14,10 @@ def ledger(tmp_path):
     """Five jobs, one in each state."""
     Ledger(tmp_path).open([], "/")
     jobs = [freeze(tmp_path, number) for number in range(5)]
-    progress = {"epoch": 3, "epochs": 12, "step": 30, "steps": 120, "updated": time.time()}
+    progress = {"epoch": 3, "epochs": 12, "step": 30, "steps": 120, "ap": 0.125, "seconds_left": 3725.5}
     for job in jobs[:4]:
         job.begin()
-        write_json(job.folder / "progress.json", {**progress, "ap": 0.125, "seconds_left": 3725.5})
+        write_json(job.folder / "progress.json", {**progress, "updated": time.time()})
     jobs[0].finish(0.25)
     jobs[1].fail("ValueError: no\nmore about it")
     with held(jobs[3].lock, "busy"):
@@ -38,8 +38,15 @@ def test_the_table_says_how_far_each_job_is(ledger):
 
 def test_the_time_left_goes_down_between_two_writings(ledger):
     job = Ledger(ledger).jobs()[3]
+    write_json(job.folder / "attempt.json", {**job.attempt, "since": time.time() - 3800})
     write_json(job.folder / "progress.json", {**job.progress, "updated": time.time() - 3700})
     assert "0 min 2" in sweep.table([job])
+
+
+def test_the_time_left_of_an_earlier_start_does_not_count(ledger):
+    job = Ledger(ledger).jobs()[3]
+    job.begin()
+    assert "min" not in sweep.table([job])
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.2, "0 min 00 s"), (61, "1 min 01 s"), (7262, "2 h 01 min")])
@@ -58,20 +65,36 @@ def command(monkeypatch, capsys, *arguments: str) -> tuple[int, str]:
 
 
 def test_status_is_printed_once_into_a_file(ledger, monkeypatch, capsys):
-    status, said = command(monkeypatch, capsys, "status", str(ledger))
+    with held(Ledger(ledger).lock, "busy"):
+        status, said = command(monkeypatch, capsys, "status", str(ledger))
     assert status == 0
     assert said == sweep.table(Ledger(ledger).jobs()) + "\n"
 
 
+def test_status_says_where_nobody_works_on_the_sweep(ledger, monkeypatch, capsys):
+    said = command(monkeypatch, capsys, "status", str(ledger))[1]
+    advice = f"no process starts them: python -m aggmask.train sweep.resume={ledger} goes on with what is left\n"
+    assert said.endswith(f"1 waiting\n{advice}")
+    for job in Ledger(ledger).jobs():
+        job.reopen()
+        job.finish(0.5)
+    assert command(monkeypatch, capsys, "status", str(ledger))[1].endswith("5 done\n")
+
+
 def test_status_on_a_terminal_is_kept_up_to_date(ledger, monkeypatch, capsys):
-    """It ends when all jobs have an outcome."""
+    """It ends when no job runs and nobody would start one."""
     jobs = Ledger(ledger).jobs()
+
+    def finish_all(seconds):
+        for job in jobs[2:]:
+            job.finish(0.5)
+
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sweep.time, "sleep", lambda seconds: [job.finish(0.5) for job in jobs[2:]])
+    monkeypatch.setattr(sweep.time, "sleep", finish_all)
     status, said = command(monkeypatch, capsys, "status", str(ledger))
     assert status == 0
     assert said.count("time left") == 2
-    assert said.endswith("4 done, 1 failed\n")
+    assert "\n4 done, 1 failed\n" in said
     status, said = command(monkeypatch, capsys, "status", str(ledger), "--once")
     assert said.count("time left") == 1
 
@@ -80,3 +103,5 @@ def test_a_folder_without_a_sweep_is_named(tmp_path, monkeypatch, capsys):
     status, said = command(monkeypatch, capsys, "status", str(tmp_path))
     assert status == 2
     assert "there is no sweep.json" in said
+    (tmp_path / "file").touch()
+    assert "there is no sweep.json" in command(monkeypatch, capsys, "status", str(tmp_path / "file"))[1]
