@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aggmask.decoding.matrix_nms import matrix_nms
+from aggmask.decoding.matrix_nms import Decay, matrix_decay
 from aggmask.errors import UserError
 from aggmask.geometry.frame import Frame
 from aggmask.structures import Category, Cells, Detections, Instances, LevelOutput
@@ -66,6 +66,14 @@ class Decoder:
         self, image: int, outputs: Sequence[LevelOutput], peaks: Sequence[Tensor], canvas: tuple[int, int]
     ) -> Detections:
         """Detections of one image of the batch; `peaks` holds each level's (B, classes, S, S) scores."""
+        found = self.candidates(image, outputs, peaks, canvas)
+        found.scores = found.scores.float() * self.decay(found).factor
+        return found[self.kept(found.scores)]
+
+    def candidates(
+        self, image: int, outputs: Sequence[LevelOutput], peaks: Sequence[Tensor], canvas: tuple[int, int]
+    ) -> Detections:
+        """What enters Matrix NMS: the best `nms_pre` of one image, by falling score (category score * maskness)."""
         empty = torch.zeros(0, dtype=torch.long, device=peaks[0].device)
         size = canvas[0] // _STRIDE, canvas[1] // _STRIDE
         seen = [Detections(empty.float(), empty, peaks[0].new_zeros((0, *size)), empty, empty)]
@@ -76,12 +84,31 @@ class Decoder:
                 seen.append(self._candidates(output, number, image, cells, scores[cells], size))
                 if sum(map(len, seen)) > self.nms_pre:
                     seen = [self._best(seen)]
-        found = self._best(seen)
-        found.scores = matrix_nms(
-            found.masks > self.mask_threshold, found.labels, found.scores, self.kernel, self.sigma
-        )
-        found = found[found.scores >= self.keep_threshold]
-        return found[found.scores.argsort(descending=True, stable=True)[: self.max_detections]]
+        return self._best(seen)
+
+    def decay(self, found: Detections) -> Decay:
+        """What n candidates, best first, do to each other in Matrix NMS."""
+        return matrix_decay(found.masks > self.mask_threshold, found.labels, self.kernel, self.sigma)
+
+    def kept(self, scores: Tensor) -> Tensor:
+        """(n,) scores after Matrix NMS -> (k,) long: which of them stay, best first."""
+        order = scores.argsort(descending=True, stable=True)
+        return order[scores[order] >= self.keep_threshold][: self.max_detections]
+
+    def paint(self, output: LevelOutput, cells: Cells, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Masks of k cells of one level, and how sure they are of themselves.
+
+        Returns:
+            (k, h, w) float probabilities, (h, w) = `size`; (k,) float maskness, the mean probability inside the mask:
+            0 where the mask is no larger than the level's stride, which is too small for an object.
+        """
+        masks = output.field.at(cells).float().sigmoid()
+        if masks.shape[-2:] != size:
+            masks = F.interpolate(masks[None], size=size, mode="bilinear")[0]
+        inside = masks > self.mask_threshold
+        area = inside.sum((1, 2))
+        maskness = (masks * inside).sum((1, 2)) / area.clamp(min=1)
+        return masks, maskness * (area > output.level.stride)
 
     def _best(self, seen: Sequence[Detections]) -> Detections:
         """The best `nms_pre` of several, by falling score."""
@@ -92,14 +119,8 @@ class Decoder:
         self, output: LevelOutput, number: int, image: int, cells: Tensor, scores: Tensor, size: tuple[int, int]
     ) -> Detections:
         """Masks and scores of some cells of one level: (k,) cells, (k, classes) scores."""
-        logits = output.field.at(Cells(torch.full_like(cells, image), cells))
-        masks = logits.float().sigmoid()
-        if masks.shape[-2:] != size:
-            masks = F.interpolate(masks[None], size=size, mode="bilinear")[0]
-        inside = masks > self.mask_threshold
-        area = inside.sum((1, 2))
-        maskness = (masks * inside).sum((1, 2)) / area.clamp(min=1)
-        scores = scores * (area > output.level.stride)[:, None]
+        masks, maskness = self.paint(output, Cells(torch.full_like(cells, image), cells), size)
+        scores = scores * (maskness > 0)[:, None]
         place, labels = (scores > self.score_threshold).nonzero(as_tuple=True)
         scores = scores[place, labels] * maskness[place]
         best = scores.argsort(descending=True, stable=True)[: self.nms_pre]  # before masks are copied for each class
