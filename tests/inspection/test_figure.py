@@ -20,7 +20,7 @@ def test_each_variant_draws(name, tmp_path):
     axes = axes_of(figure)
     count, heard = len(trace.neighbors), trace.neighbors[0].strength is not None
     assert {"representation 1", *map(str, range(2, count + 1))} <= set(axes)
-    assert ("mean response" in axes) == ("aggregated" in axes) == heard
+    assert ("first-layer response" in axes) == ("aggregated" in axes) == heard
     assert ("response to context" in axes) == (trace.context is not None)
     assert f"mask, score {trace.score:.2f}" in axes
     place = next(axes[title] for title in axes if "cell" in title)
@@ -28,7 +28,7 @@ def test_each_variant_draws(name, tmp_path):
     points = [line.get_xydata()[0].tolist() for line in place.lines if line.get_marker() == "o"]
     assert points == [list(neighbor.point) for neighbor in trace.neighbors]
     if heard:
-        bars = [bar.get_width() for bar in axes["mean response"].patches]
+        bars = [bar.get_width() for bar in axes["first-layer response"].patches]
         parts = [*trace.neighbors, *([trace.context] if trace.context else [])]
         assert bars == [part.response for part in parts]
 

@@ -77,7 +77,7 @@ def _strengths(axes: Axes, inspection: Inspection, trace: Trace) -> None:
     axes.tick_params(axis="x", labelsize=6)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title("mean response", size=8)
+    axes.set_title("first-layer response", size=8)
 
 
 def _context(axes: Axes, inspection: Inspection, trace: Trace) -> None:
