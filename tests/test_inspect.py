@@ -62,10 +62,10 @@ def test_keys_do_something(run, tmp_path):
     assert run("max_objects=1", "short_side=96", "long_side=128")[0] == 0
     assert "canvas of 128 x 96" in page.read_text()
     page.unlink()
-    for number in (1, 2, 3):
+    for number in (1, 2):
         assert run("output=null", f"figure={number}.png", f"object={number}")[0] == 0
     assert not page.exists()
-    assert len({(tmp_path / f"{number}.png").read_bytes() for number in (1, 2, 3)}) == 3
+    assert len({(tmp_path / f"{number}.png").read_bytes() for number in (1, 2)}) == 2
     more, fewer = (
         int(re.search(r"(\d+) objects", run("output=null", f"score_threshold={least}")[1])[1]) for least in (0.05, 0.3)
     )

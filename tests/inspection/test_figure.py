@@ -16,7 +16,7 @@ def test_each_variant_draws(name, tmp_path):
     inspection = inspect(predictor(**VARIANTS[name]), picture(), 0.1)
     trace = inspection.trace(inspection.candidates.shown[0])
     figure = figure_of(inspection, trace)
-    figure.savefig(tmp_path / "figure.png", dpi=40)
+    figure.savefig(tmp_path / "figure.png", dpi=20)
     axes = axes_of(figure)
     count, heard = len(trace.neighbors), trace.neighbors[0].strength is not None
     assert {"representation 1", *map(str, range(2, count + 1))} <= set(axes)

@@ -95,21 +95,6 @@ class Decoder:
         order = scores.argsort(descending=True, stable=True)
         return order[scores[order] >= self.keep_threshold][: self.max_detections]
 
-    def paint(self, output: LevelOutput, cells: Cells, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Masks of k cells of one level, and how sure they are of themselves.
-
-        Returns:
-            (k, h, w) float probabilities, (h, w) = `size`; (k,) float maskness, the mean probability inside the mask:
-            0 where the mask is no larger than the level's stride, which is too small for an object.
-        """
-        masks = output.field.at(cells).float().sigmoid()
-        if masks.shape[-2:] != size:
-            masks = F.interpolate(masks[None], size=size, mode="bilinear")[0]
-        inside = masks > self.mask_threshold
-        area = inside.sum((1, 2))
-        maskness = (masks * inside).sum((1, 2)) / area.clamp(min=1)
-        return masks, maskness * (area > output.level.stride)
-
     def _best(self, seen: Sequence[Detections]) -> Detections:
         """The best `nms_pre` of several, by falling score."""
         found = Detections(*map(torch.cat, zip(*(vars(part).values() for part in seen), strict=True)))
@@ -119,8 +104,14 @@ class Decoder:
         self, output: LevelOutput, number: int, image: int, cells: Tensor, scores: Tensor, size: tuple[int, int]
     ) -> Detections:
         """Masks and scores of some cells of one level: (k,) cells, (k, classes) scores."""
-        masks, maskness = self.paint(output, Cells(torch.full_like(cells, image), cells), size)
-        scores = scores * (maskness > 0)[:, None]
+        logits = output.field.at(Cells(torch.full_like(cells, image), cells))
+        masks = logits.float().sigmoid()
+        if masks.shape[-2:] != size:
+            masks = F.interpolate(masks[None], size=size, mode="bilinear")[0]
+        inside = masks > self.mask_threshold
+        area = inside.sum((1, 2))
+        maskness = (masks * inside).sum((1, 2)) / area.clamp(min=1)
+        scores = scores * (area > output.level.stride)[:, None]
         place, labels = (scores > self.score_threshold).nonzero(as_tuple=True)
         scores = scores[place, labels] * maskness[place]
         best = scores.argsort(descending=True, stable=True)[: self.nms_pre]  # before masks are copied for each class

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aggmask.decoding.decode import Decoder, category_peaks
 from aggmask.decoding.matrix_nms import Decay
-from aggmask.structures import Cells, Detections, LevelOutput
+from aggmask.structures import Detections, LevelOutput
 
 
 class Fate(Enum):
@@ -24,7 +24,7 @@ class Fate(Enum):
     SHOWN = "shown"
     DUPLICATE = "lowered below the threshold by a better candidate of its class (Matrix NMS)"
     WEAK = "too low a score once its mask's certainty is counted"
-    SURPLUS = "beyond the number of candidates or objects that decoding keeps"
+    SURPLUS = "beyond the number of candidates or objects that decoding keeps"  # some of them may be small, too
     SMALL = "a mask no larger than the level's stride"
     NEIGHBOR = "next to a cell with a higher score for the class"
 
@@ -82,9 +82,15 @@ def examine(
         _fate(i in kept, before, after, least)
         for i, (before, after) in enumerate(zip(found.scores.tolist(), scores.tolist(), strict=True))
     ]
-    places = list(zip(found.levels.tolist(), found.labels.tolist(), found.cells.tolist(), strict=True))
+    places = zip(found.levels.tolist(), found.labels.tolist(), found.cells.tolist(), strict=True)
     of_cells = [float(peaks[level][0, label].flatten()[cell]) for level, label, cell in places]
-    others = _others(decoder, outputs, peaks, set(places), found.masks.shape[-2:])
+    above, best = (
+        sum(int((scores > decoder.score_threshold).sum()) for scores in maps)
+        for maps in ([output.logits.float().sigmoid() for output in outputs], peaks)
+    )
+    # Masks are dropped for their size before, and all but the best `nms_pre` after they are painted.
+    left_out = Fate.SURPLUS if len(found) == decoder.nms_pre else Fate.SMALL
+    others = Counter({Fate.NEIGHBOR: above - best, left_out: best - len(found)})
     return Candidates(found, found.scores.new_tensor(of_cells), decay, scores, fates, others)
 
 
@@ -92,28 +98,6 @@ def _fate(kept: bool, before: float, after: float, least: float) -> Fate:
     if after >= least:
         return Fate.SHOWN if kept else Fate.SURPLUS
     return Fate.DUPLICATE if before >= least else Fate.WEAK
-
-
-def _others(
-    decoder: Decoder,
-    outputs: Sequence[LevelOutput],
-    peaks: Sequence[Tensor],
-    entered: set[tuple[int, int, int]],
-    size: tuple[int, int],
-) -> Counter[Fate]:
-    """Fates of the (cell, class) pairs above the threshold that did not enter Matrix NMS."""
-    fates: Counter[Fate] = Counter()
-    for number, (output, scores) in enumerate(zip(outputs, peaks, strict=True)):
-        above = (output.logits[0].float().sigmoid() > decoder.score_threshold).sum()
-        labels, cells = (scores[0].flatten(1) > decoder.score_threshold).nonzero(as_tuple=True)
-        fates[Fate.NEIGHBOR] += int(above) - len(cells)
-        pairs = zip(labels.tolist(), cells.tolist(), strict=True)
-        missing = [cell for label, cell in pairs if (number, label, cell) not in entered]
-        for asked in torch.tensor(missing, device=cells.device).split(decoder.chunk) if missing else ():
-            maskness = decoder.paint(output, Cells(torch.zeros_like(asked), asked), size)[1]
-            fates[Fate.SMALL] += int((maskness == 0).sum())
-            fates[Fate.SURPLUS] += int((maskness > 0).sum())
-    return fates
 
 
 def best_of_each_category(outputs: Sequence[LevelOutput]) -> list[tuple[int, float, int, int]]:

@@ -12,6 +12,7 @@ from aggmask.inspection.pictures import OWN, RIVAL, base_picture, mask_picture, 
 from aggmask.inspection.trace import Inspection, Neighbor, Trace
 from aggmask.inspection.words import gathered, number_of, story_of
 
+_DOT = (0.36, 0.02)  # most that a dot's radius is: of the cell's shorter side, of the picture's longer one
 _SCORES = 5  # categories whose best score is told where there is no object
 
 
@@ -35,7 +36,7 @@ def render(inspection: Inspection, title: str, max_objects: int, max_removed: in
         objects=[_object(inspection, trace) for trace in traces],
         base={"source": jpeg_address(base), "width": base.width, "height": base.height},
         pixelated=base.width > width,
-        size={"width": width, "height": height, "dot": 0.015 * max(width, height)},
+        size={"width": width, "height": height},
         colors={"own": _css(OWN), "rival": _css(RIVAL)},
         best=[] if candidates.shown else inspection.best_scores()[:_SCORES],
         script=files(__package__).joinpath("page.js").read_text(encoding="utf-8"),
@@ -45,11 +46,11 @@ def render(inspection: Inspection, title: str, max_objects: int, max_removed: in
 def _facts(inspection: Inspection) -> str:
     (height, width), padded = inspection.frame.original, inspection.frame.padded
     levels = "; ".join(
-        f"{number}: stride {o.level.stride}, {o.level.grid} x {o.level.grid} category cells, "
+        f"level {number}: stride {o.level.stride}, {o.level.grid} x {o.level.grid} category cells, "
         f"{o.level.mask_grid} x {o.level.mask_grid} mask cells"
         for number, o in enumerate(inspection.outputs)
     )
-    return f"{width} x {height} pixels, seen by the network on a canvas of {padded[1]} x {padded[0]}. Levels {levels}."
+    return f"{width} x {height} pixels, seen by the network on a canvas of {padded[1]} x {padded[0]}. L{levels[1:]}."
 
 
 def _notes(inspection: Inspection) -> list[str]:
@@ -97,6 +98,7 @@ def _object(inspection: Inspection, trace: Trace) -> dict[str, Any]:
         "number": number_of(trace),
         "name": trace.name,
         "facts": facts,
+        "dot": min(_DOT[0] * min(x2 - x1, y2 - y1), _DOT[1] * max(inspection.frame.original)),
         "box": {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1},
         "mask": png_address(mask_picture(trace.mask, OWN)),
         "rival": None if rival is None else png_address(mask_picture(rival, RIVAL)),

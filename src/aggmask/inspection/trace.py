@@ -142,9 +142,10 @@ class Inspection:
         stack = output.field.bank.at(cells.image, places)
         logits = rule.combine(stack, cells)[0]
         spared = torch.cat([1 - torch.eye(count, device=stack.device), stack.new_zeros(1, count)])
-        without = stack.repeat(count + 1, 1, 1, 1) * spared[:, :, None, None]
-        maps = rule.combine(without, Cells(cells.image.repeat(count + 1), cells.index.repeat(count + 1)))
-        *overlaps, without_any = _ious(maps.sigmoid() > self.mask_threshold, logits.sigmoid() > self.mask_threshold)
+        mask = logits.sigmoid() > self.mask_threshold
+        # One after the other: N copies of N representations of a large picture would not be small.
+        others = (rule.combine(stack * row[:, None, None], cells)[0].sigmoid() > self.mask_threshold for row in spared)
+        *overlaps, without_any = (_iou(other, mask) for other in others)
         first = rule.first_layer(stack, cells)
         strengths, shares = first.strengths()[0], first.shares()[0]
         responses = shares.abs().mean((1, 2, 3))
@@ -198,7 +199,7 @@ def _context(strengths: Tensor, shares: Tensor) -> Context | None:
     return Context(strengths.tolist(), float(strengths.norm()), float(together.mean()), together.mean(0).float().cpu())
 
 
-def _ious(masks: Tensor, mask: Tensor) -> list[float]:
-    """(n, H, W) bool with (H, W) bool; 1 where both are empty."""
-    union = (masks | mask).sum((1, 2))
-    return torch.where(union > 0, (masks & mask).sum((1, 2)) / union.clamp(min=1), 1.0).tolist()
+def _iou(first: Tensor, second: Tensor) -> float:
+    """Of two (H, W) bool; 1 where both are empty."""
+    union = int((first | second).sum())
+    return int((first & second).sum()) / union if union else 1.0
