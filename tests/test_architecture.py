@@ -30,6 +30,7 @@ ROOMS = {
     "accounting": 3,
     "diagnosis": 3,  # asks data, supervision and drawing about a data set
     "assembly": 4,
+    "inspection": 4,  # asks a predictor how it came to what it found
     "reporting": 5,
     "launcher": 5,
 }

@@ -16,7 +16,7 @@ from aggmask.data.transforms import Resize, apply_frame
 from aggmask.decoding.decode import Decoder, as_instances
 from aggmask.errors import UserError
 from aggmask.model.segmenter import Segmenter
-from aggmask.structures import Category, ImageBatch, Instances
+from aggmask.structures import Category, ImageBatch, Instances, LevelOutput
 
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -62,10 +62,14 @@ class Predictor:
         return [self._one(read_picture(image, channels), score_threshold) for image in images]
 
     @torch.no_grad()
-    def _one(self, pixels: np.ndarray, score_threshold: float) -> Instances:
+    def outputs(self, pixels: np.ndarray) -> tuple[ImageBatch, list[LevelOutput]]:
+        """(H, W, channels) uint8 -> the picture as the network sees it, and what its head says."""
         frame = self.resize(pixels.shape[:2], np.random.default_rng(0))
         batch = collate([ImageBatch(apply_frame(pixels, frame)[None], [frame], [0])]).to(self.device)
-        outputs = self.segmenter(self.segmenter.normalize(batch))
+        return batch, self.segmenter(self.segmenter.normalize(batch))
+
+    def _one(self, pixels: np.ndarray, score_threshold: float) -> Instances:
+        batch, outputs = self.outputs(pixels)
         found = self.decoder(outputs, batch.pixels.shape[-2:])[0]
         found = found[found.scores >= score_threshold]
         return as_instances(found, batch.frames[0], self.categories, self.decoder.mask_threshold)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from aggmask.decoding.matrix_nms import matrix_nms
+from aggmask.decoding.matrix_nms import matrix_decay, matrix_nms
 from tests.oracle import nms_by_loops
 
 LEFT = torch.zeros(4, 8, dtype=torch.bool)
@@ -77,3 +77,21 @@ def test_under_autocast_overlaps_stay_exact():
     plain = matrix_nms(big, labels(0, 0), SCORES)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(matrix_nms(big, labels(0, 0), SCORES), plain)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "linear"])
+def test_who_lowers_whom(kernel):
+    # A better copy lowers more than a part; the copy itself suppressed, the first one is to blame for the third.
+    masks = torch.stack([LEFT, ~LEFT, LEFT, WIDE])
+    decay = matrix_decay(masks, labels(1, 1, 1, 1), kernel)
+    assert decay.by.tolist() == [-1, -1, 0, 0]
+    torch.testing.assert_close(decay.iou, torch.tensor([0, 0, 1, 1 / 3]))
+    other = matrix_decay(masks, labels(1, 1, 2, 2), kernel)
+    assert other.by.tolist() == [-1, -1, -1, 2]
+    assert len(matrix_decay(masks[:0], labels(), kernel).by) == 0
+
+
+def test_scores_are_those_of_the_decay():
+    masks = torch.stack([LEFT, LEFT])
+    decay = matrix_decay(masks, labels(1, 1), sigma=1.0)
+    assert torch.equal(SCORES * decay.factor, matrix_nms(masks, labels(1, 1), SCORES, sigma=1.0))

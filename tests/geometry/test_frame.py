@@ -120,3 +120,31 @@ def test_content_mask_marks_the_images():
     assert found.shape == (2, 1, 4, 5)
     assert found[0, 0].int().tolist() == [[1, 1, 0, 0, 0]] * 4
     assert found[1, 0].int().tolist() == [[1] * 5] * 3 + [[0] * 5]
+
+
+@pytest.mark.parametrize("size", [ORIGINAL, (30, 40), (120, 160)])
+def test_maps_return_at_any_size(size):
+    frame = Frame.resized(ORIGINAL, (120, 160), flip=True).on_canvas((128, 192))
+    canvas = torch.full((2, 32, 48), 5.0)
+    canvas[1, :, :20] = -3.0  # the right half of the original
+    left, right = frame.maps_to_original(canvas, size)
+    assert left.shape == right.shape == size
+    assert (left == 5).all()
+    half = size[1] // 2
+    assert (right[:, : half - 4] == 5).all()
+    assert (right[:, half + 4 :] == -3).all()
+
+
+def test_cells_keep_their_edges():
+    frame = Frame.resized(ORIGINAL, ORIGINAL).on_canvas((64, 96))
+    grid = torch.arange(16.0).view(1, 4, 4)  # cells of 16 x 24 pixels
+    (shown,) = frame.maps_to_original(grid, ORIGINAL, "nearest")
+    assert shown.unique().tolist() == list(range(16))
+    assert shown[15, 23] == 0
+    assert shown[16, 24] == 5
+
+
+def test_maps_of_a_crop_are_refused():
+    frame = Frame(ORIGINAL, (120, 160), (60, 60), (64, 64), offset=(5, 5))
+    with pytest.raises(ValueError, match="crop"):
+        frame.maps_to_original(torch.zeros(1, 16, 16), ORIGINAL)

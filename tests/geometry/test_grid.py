@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from aggmask.errors import UserError
-from aggmask.geometry.grid import cell_of, coordinate_channels, make_levels, mask_grid_position, rows_and_columns
+from aggmask.geometry.grid import (
+    category_grid_position,
+    cell_of,
+    coordinate_channels,
+    make_levels,
+    mask_grid_position,
+    points_of,
+    rows_and_columns,
+)
 from aggmask.structures import GridLevel
 from tests.small import PUBLISHED_ROWS
 
@@ -50,6 +58,23 @@ def test_the_corners_of_both_grids_coincide():
     places = mask_grid_position(torch.tensor([0, 8, 72, 80, 10]), level)
     assert places.tolist() == [[0, 0], [0, 4], [4, 0], [4, 4], [0.5, 0.5]]
     assert mask_grid_position(torch.tensor([0]), GridLevel(8, 1, 1, 1, 2)).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize(("grid", "mask_grid"), [(9, 5), (8, 8), (7, 3)])
+def test_places_on_the_mask_grid_return_to_the_category_grid(grid, mask_grid):
+    index = torch.arange(grid**2)
+    level = GridLevel(8, grid, mask_grid, 1, 2)
+    back = category_grid_position(mask_grid_position(index, level), level)
+    torch.testing.assert_close(back, rows_and_columns(index, grid).float())
+
+
+def test_the_only_cell_of_a_mask_grid_lies_in_the_middle():
+    assert category_grid_position(torch.tensor([[0, 0]]), GridLevel(8, 5, 1, 1, 2)).tolist() == [[2, 2]]
+
+
+def test_points_of_cells():
+    places = torch.tensor([[0, 0], [3, 1], [-0.5, 1.5]])
+    assert points_of(places, 4, (40, 80)).tolist() == [[10, 5], [30, 35], [40, 0]]  # x, then y
 
 
 def test_cell_of_rounds_as_the_published_floor_division():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from aggmask.assembly.explain import explain
 
 _PATHS = re.compile(
-    r"\+{0,2}((?:checkpoint|source|output|fix|html|data\.[\w.]+|model\.backbone\.weights|sweep\.resume)=)(.+)",
+    r"\+{0,2}((?:checkpoint|source|output|image|figure|fix|html|data\.[\w.]+|model\.backbone\.weights|sweep\.resume)=)(.+)",
     re.DOTALL,
 )
 _PLAIN = re.compile(r"[\w./\\:~+-]*|[\[{'\"$].*", re.DOTALL)  # what Hydra reads as it stands

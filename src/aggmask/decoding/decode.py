@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aggmask.decoding.matrix_nms import matrix_nms
+from aggmask.decoding.matrix_nms import Decay, matrix_decay
 from aggmask.errors import UserError
 from aggmask.geometry.frame import Frame
 from aggmask.structures import Category, Cells, Detections, Instances, LevelOutput
@@ -66,6 +66,14 @@ class Decoder:
         self, image: int, outputs: Sequence[LevelOutput], peaks: Sequence[Tensor], canvas: tuple[int, int]
     ) -> Detections:
         """Detections of one image of the batch; `peaks` holds each level's (B, classes, S, S) scores."""
+        found = self.candidates(image, outputs, peaks, canvas)
+        found.scores = found.scores.float() * self.decay(found).factor
+        return found[self.kept(found.scores)]
+
+    def candidates(
+        self, image: int, outputs: Sequence[LevelOutput], peaks: Sequence[Tensor], canvas: tuple[int, int]
+    ) -> Detections:
+        """What enters Matrix NMS: the best `nms_pre` of one image, by falling score (category score * maskness)."""
         empty = torch.zeros(0, dtype=torch.long, device=peaks[0].device)
         size = canvas[0] // _STRIDE, canvas[1] // _STRIDE
         seen = [Detections(empty.float(), empty, peaks[0].new_zeros((0, *size)), empty, empty)]
@@ -76,12 +84,16 @@ class Decoder:
                 seen.append(self._candidates(output, number, image, cells, scores[cells], size))
                 if sum(map(len, seen)) > self.nms_pre:
                     seen = [self._best(seen)]
-        found = self._best(seen)
-        found.scores = matrix_nms(
-            found.masks > self.mask_threshold, found.labels, found.scores, self.kernel, self.sigma
-        )
-        found = found[found.scores >= self.keep_threshold]
-        return found[found.scores.argsort(descending=True, stable=True)[: self.max_detections]]
+        return self._best(seen)
+
+    def decay(self, found: Detections) -> Decay:
+        """What n candidates, best first, do to each other in Matrix NMS."""
+        return matrix_decay(found.masks > self.mask_threshold, found.labels, self.kernel, self.sigma)
+
+    def kept(self, scores: Tensor) -> Tensor:
+        """(n,) scores after Matrix NMS -> (k,) long: which of them stay, best first."""
+        order = scores.argsort(descending=True, stable=True)
+        return order[scores[order] >= self.keep_threshold][: self.max_detections]
 
     def _best(self, seen: Sequence[Detections]) -> Detections:
         """The best `nms_pre` of several, by falling score."""

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Decay(NamedTuple):
+    """How far each of n candidates falls, and which better one it falls by."""
+
+    factor: Tensor  # (n,) float32, at most 1: what the score is multiplied with
+    by: Tensor  # (n,) long: the better candidate that lowers it most; -1: none does
+    iou: Tensor  # (n,) float32: with that one
 
 
 def matrix_nms(
@@ -15,19 +23,27 @@ def matrix_nms(
     kernel: Literal["gaussian", "linear"] = "gaussian",
     sigma: float = 2.0,
 ) -> Tensor:
-    """Decayed scores of n candidates that are sorted by falling score.
+    """Decayed scores of n candidates that are sorted by falling score: (n,) float32, in the order given.
+
+    Args:
+        scores: (n,) float.
+        masks, labels, kernel, sigma: see `matrix_decay`.
+    """
+    return scores.float() * matrix_decay(masks, labels, kernel, sigma).factor
+
+
+def matrix_decay(
+    masks: Tensor, labels: Tensor, kernel: Literal["gaussian", "linear"] = "gaussian", sigma: float = 2.0
+) -> Decay:
+    """What n candidates, sorted by falling score, do to each other.
 
     Args:
         masks: (n, h, w) bool.
         labels: (n,) long; candidates of different classes do not touch each other.
-        scores: (n,) float.
         kernel: how a score falls with the overlap.
         sigma: of the gaussian kernel: exp(-sigma * iou^2).
-
-    Returns:
-        (n,) float32 scores, in the order given.
     """
-    n = len(scores)
+    n = len(labels)
     flat = masks.flatten(1).float()
     with torch.autocast(flat.device.type, enabled=False):
         overlap = flat @ flat.T
@@ -40,4 +56,7 @@ def matrix_nms(
         decay = torch.exp(-sigma * (iou.square() - worst.square()))
     else:
         decay = (1 - iou) / (1 - worst).clamp(min=1e-12)
-    return scores.float() * (decay.amin(0) if n else 1.0)
+    if not n:
+        return Decay(iou.sum(0), labels, iou.sum(0))
+    factor, by = decay.min(0)
+    return Decay(factor, torch.where(factor < 1, by, -1), iou.gather(0, by[None])[0])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Sequence
 from html import escape
-from pathlib import Path
 
 from aggmask.diagnosis import report as texts
 from aggmask.diagnosis.cells import CellReport
 from aggmask.diagnosis.findings import KINDS
-from aggmask.errors import UserError
+from aggmask.drawing.page import data_address
+from aggmask.drawing.page import write_page as place
 
 _MOST = 200  # findings of a kind by name
 _STYLE = """
@@ -36,11 +35,7 @@ def write_page(reports: Sequence[texts.Report], path: str) -> None:
         "style-src 'unsafe-inline'\">\n"
         f"<style>{_STYLE}</style></head><body>\n<h1>aggmask doctor</h1>\n{body}\n</body></html>\n"
     )
-    try:
-        Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
-        Path(path).expanduser().write_text(page, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UserError(f"html={path}: cannot be written: {error.strerror or error}") from error
+    place(page, path, "html")
 
 
 def _section(report: texts.Report) -> Iterator[str]:
@@ -77,9 +72,8 @@ def _cells(cells: CellReport, experiment: str | None) -> Iterator[str]:
     if cells.pictures:
         yield "<h3>Images that lose most objects</h3>"
     for picture in cells.pictures:
-        data = base64.b64encode(picture.jpeg).decode()
         yield (
-            f'<figure><img src="data:image/jpeg;base64,{data}" alt=""><figcaption>'
+            f'<figure><img src="{data_address("image/jpeg", picture.jpeg)}" alt=""><figcaption>'
             f"{escape(texts.printable(picture.title))}</figcaption></figure>"
         )
 

@@ -81,14 +81,25 @@ class Frame:
         Raises:
             ValueError: the frame is a crop: what lies outside of it cannot be known.
         """
-        if self.content != self.scaled:
-            raise ValueError(f"masks of a crop {self.content} of {self.scaled} cannot return to the original")
         per_mask = max(self.padded[0] * self.padded[1], self.original[0] * self.original[1])
         for part in masks.split(max(1, chunk_pixels // per_mask)) if len(masks) else ():
-            full = F.interpolate(part[None].float(), size=self.padded, mode="bilinear")
-            full = full[..., : self.content[0], : self.content[1]]
-            full = F.interpolate(full, size=self.original, mode="bilinear")[0] > threshold
-            yield full.flip(-1) if self.flip else full
+            yield self.maps_to_original(part, self.original) > threshold
+
+    def maps_to_original(self, maps: Tensor, size: Size, mode: str = "bilinear") -> Tensor:
+        """(n, h, w) maps of the canvas -> (n, *size) float: what they say of the whole original image, at some size.
+
+        Args:
+            mode: of the way to the padded size; "nearest" for maps of cells, whose edges are to be seen.
+
+        Raises:
+            ValueError: the frame is a crop: what lies outside of it cannot be known.
+        """
+        if self.content != self.scaled:
+            raise ValueError(f"masks of a crop {self.content} of {self.scaled} cannot return to the original")
+        full = F.interpolate(maps[None].float(), size=self.padded, mode=mode)
+        full = full[..., : self.content[0], : self.content[1]]
+        full = F.interpolate(full, size=size, mode="bilinear")[0]
+        return full.flip(-1) if self.flip else full
 
     def boxes_to_network(self, boxes: np.ndarray) -> np.ndarray:
         """(n, 4) x1 y1 x2 y2 boxes of the original frame -> the network frame, clipped to the content."""

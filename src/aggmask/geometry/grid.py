@@ -63,6 +63,25 @@ def mask_grid_position(index: Tensor, level: GridLevel) -> Tensor:
     return rows_and_columns(index, level.grid).float() * scale
 
 
+def category_grid_position(places: Tensor, level: GridLevel) -> Tensor:
+    """(..., 2) places on the mask grid -> (..., 2) float (row, column) places on the category grid.
+
+    The inverse of `mask_grid_position`; a mask grid of one cell lies in the middle.
+    """
+    if level.mask_grid == 1:
+        return torch.full_like(places, (level.grid - 1) / 2, dtype=torch.float)
+    return places.float() * ((level.grid - 1) / (level.mask_grid - 1))
+
+
+def points_of(places: Tensor, grid: int, canvas: tuple[int, int]) -> Tensor:
+    """(..., 2) float (row, column) places on a grid -> (..., 2) double (x, y) network pixels of a (H, W) canvas.
+
+    A whole place is the middle of its cell: (0, 0) lies half a cell from the canvas' corner.
+    """
+    extent = torch.tensor(canvas, dtype=torch.double, device=places.device)
+    return ((places.double() + 0.5) / grid * extent).flip(-1)
+
+
 def cell_of(coordinate: Tensor, extent: int, grid: int) -> Tensor:
     """Pixel coordinates -> long cell number along one axis, not clipped.
 

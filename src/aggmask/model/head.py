@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aggmask.model.aggregation.first_layer import FirstLayer
 from aggmask.model.category import CategoryBranch
 from aggmask.model.representation.kernels import KernelBank
 from aggmask.structures import Cells, GridLevel, LevelOutput
@@ -26,6 +27,9 @@ class Rule(Protocol):
 
     def combine(self, stack: Tensor, cells: Cells) -> Tensor:
         """(K, N, H, W) representations -> (K, H, W) mask logits."""
+
+    def first_layer(self, stack: Tensor, cells: Cells) -> FirstLayer:
+        """What the representations enter, for whoever wants to look at it; `combine` says how it goes on."""
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
-from importlib.resources import files
 from typing import Any
 
-import jinja2
 import matplotlib
 from matplotlib.figure import Figure
-from PIL import Image
 
+from aggmask.drawing.page import data_address, jpeg_address, render_page
 from aggmask.reporting import figures
 from aggmask.reporting.costs import CANDIDATES
 from aggmask.reporting.pictures import Strip, pictures_or_reason
@@ -47,13 +44,12 @@ _FIGURES = (  # function, title, caption
 def render(summary: Summary, pictures: int) -> str:
     """The page, with so many validation pictures for each variant."""
     strips, no_pictures = pictures_or_reason(summary, pictures)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=False)
-    template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     lines = [
         {"cells": line, "baseline": row.variant is summary.baseline}
         for row, line in zip(summary.rows, cells(summary), strict=True)
     ]
-    return template.render(
+    return render_page(
+        __package__,
         title=f"Sweep {summary.folder.resolve().name}",
         facts=_facts(summary),
         notes=[*summary.notes, *_missing_jobs(summary)],
@@ -134,14 +130,14 @@ def svg(figure: Figure) -> str:
     content = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "aggmask", "svg.fonttype": "path"}):
         figure.savefig(content, format="svg", metadata={"Date": None})
-    return _address("image/svg+xml", content.getvalue())
+    return data_address("image/svg+xml", content.getvalue())
 
 
 def _strip(strip: Strip, lines: list[dict[str, Any]]) -> dict[str, Any]:
     labels = ["ground truth", *(line["cells"][0].text for line in lines)]
     pictures = [
         {
-            "source": _jpeg(picture),
+            "source": jpeg_address(picture),
             "width": picture.width,
             "height": picture.height,
             "text": f"image {strip.image_id}: {label}",
@@ -149,13 +145,3 @@ def _strip(strip: Strip, lines: list[dict[str, Any]]) -> dict[str, Any]:
         for picture, label in zip(strip.pictures, labels, strict=True)
     ]
     return {"image_id": strip.image_id, "pictures": pictures}
-
-
-def _jpeg(picture: Image.Image) -> str:
-    content = io.BytesIO()
-    picture.save(content, "JPEG", quality=88, optimize=True)
-    return _address("image/jpeg", content.getvalue())
-
-
-def _address(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

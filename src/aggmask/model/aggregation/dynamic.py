@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from aggmask.errors import UserError
 from aggmask.model.aggregation.context import PYRAMID_MAPS, ContextBranch
+from aggmask.model.aggregation.first_layer import FirstLayer
 from aggmask.model.aggregation.neighbors import FixedWindow, neighbors, settle_window
 from aggmask.model.aggregation.weights import CategoryWeights
 from aggmask.model.tower import PRIOR_BIAS
@@ -119,9 +120,25 @@ class DynamicRule:
             maps = self._per_cell(F.relu_(maps), weight, bias)
         maps = maps[:, 0]
         if self.net.residual:
-            nearest = neighbors(cells.index, self.level, self.net.window)[1]
-            maps = maps + stack[torch.arange(len(stack), device=stack.device), nearest]
+            maps = maps + stack[torch.arange(len(stack), device=stack.device), self._nearest(cells)]
         return maps
+
+    def first_layer(self, stack: Tensor, cells: Cells) -> FirstLayer:
+        """What `combine` starts with, with a copy of the context for each cell: for a few cells only."""
+        weight = self.net.layers_of(self.net.weights(self.cell_features, cells))[0][0]
+        size = stack.shape[-2:]
+        context = stack[:, :0] if self.context is None else self._context(size)[cells.image]
+        return FirstLayer(torch.cat([stack, context], 1), weight, self._nearest(cells) if self.net.residual else None)
+
+    def _nearest(self, cells: Cells) -> Tensor:
+        """(K,) long: which of the N neighbors is the nearest mask cell."""
+        return neighbors(cells.index, self.level, self.net.window)[1]
+
+    def _context(self, size: tuple[int, int]) -> Tensor:
+        """(B, X, *size), kept: decoding asks a level several times."""
+        if self.context.shape[-2:] != size:
+            self.context = F.interpolate(self.context, size=size, mode="bilinear", align_corners=True)
+        return self.context
 
     def _per_cell(self, maps: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """(K, in, H, W) with (K, out, in, k, k): each cell's maps with its own weights -> (K, out, H, W)."""
@@ -135,12 +152,10 @@ class DynamicRule:
         """The first layer's share of the context, with its bias: (K, M, X, k, k), (K, M) -> (K, M, H, W)."""
         if self.context is None:
             return bias[:, :, None, None]
-        if self.context.shape[-2:] != size:  # kept: decoding asks a level several times
-            self.context = F.interpolate(self.context, size=size, mode="bilinear", align_corners=True)
         counts = torch.bincount(cells.image, minlength=len(self.context)).tolist()
         shares = [
             F.conv2d(image[None], w.flatten(0, 1), b.flatten(), padding=self.net.kernel // 2)[0]
-            for image, w, b in zip(self.context, weight.split(counts), bias.split(counts), strict=True)
+            for image, w, b in zip(self._context(size), weight.split(counts), bias.split(counts), strict=True)
             if len(w)
         ]
         return torch.cat(shares).unflatten(0, bias.shape)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
+from aggmask.model.aggregation.first_layer import FirstLayer
 from aggmask.model.aggregation.neighbors import neighbors
 from aggmask.model.tower import PRIOR_BIAS
 from aggmask.structures import Cells, GridLevel
@@ -41,3 +43,7 @@ class KeepRule:
     def combine(self, stack: Tensor, cells: Cells) -> Tensor:
         """(K, 1, H, W) -> (K, H, W)."""
         return stack[:, 0]
+
+    def first_layer(self, stack: Tensor, cells: Cells) -> FirstLayer:
+        """There is no network: the representation is passed on as it is."""
+        return FirstLayer(stack[:, :0], stack.new_zeros(len(stack), 1, 0, 1, 1), torch.zeros_like(cells.index))

@@ -1,0 +1,1 @@
+"""How a model comes to each object of a picture: candidates and their fates, neighbors, shares; a page, a figure."""
