@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from aggmask.metrics import crowding
 from aggmask.metrics.resampling import Interval
 from aggmask.reporting.costs import COSTS
 from aggmask.reporting.runs import Run
@@ -45,7 +46,8 @@ def differences(summary: Summary) -> Figure | None:
 
 
 def sizes(summary: Summary) -> Figure:
-    """AP of small, medium and large objects (below 32 x 32, below 96 x 96, above), with the deviation over seeds."""
+    """AP of small, medium and large objects (below 32 x 32, below 96 x 96, above), and of those that touch one of their
+    kind or do not, with the deviation over seeds."""
     figure, (panel,) = _panels(1, 3.2)
     names = _sizes(summary)
     for row, shift in zip(summary.rows, _shifts(len(summary.rows)), strict=True):
@@ -102,9 +104,10 @@ def curves(summary: Summary) -> Figure | None:
 
 
 def _sizes(summary: Summary) -> dict[str, str]:
-    """Sizes of which there is ground truth: name among NUMBERS -> as a person says it."""
-    names = {"APs": "small", "APm": "medium", "APl": "large"}
-    return {name: said for name, said in names.items() if not math.isnan(summary.rows[0].numbers[name].mean)}
+    """Sizes and sorts of objects of which there is ground truth: name -> as a person says it."""
+    names = {"APs": "small", "APm": "medium", "APl": "large", **crowding.NAMES}
+    numbers = summary.rows[0].numbers
+    return {name: said for name, said in names.items() if name in numbers and not math.isnan(numbers[name].mean)}
 
 
 def _validation(run: Run) -> tuple[np.ndarray, np.ndarray]:
