@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from aggmask import train
 from aggmask.launcher.ledger import Ledger
@@ -94,6 +95,13 @@ def test_it_trains_evaluates_and_tells_both_tables(monkeypatch, tmp_path):
     assert str(tmp_path / "work") in record["commands"][0]
     assert record["machine"]["cores"] > 0
     assert record["learning rate"] == 0.001
+
+
+def test_a_list_of_jobs_comes_through_the_command_line():
+    jobs = [["model/aggregation=none", "optim.lr=0.001"], ["model.aggregation.window=9"]]
+    override = OverridesParser.create().parse_override(study.quoted(jobs))
+    assert override.key_or_group == "hydra.sweeper.jobs"
+    assert override.value() == jobs
 
 
 def test_a_sweep_without_a_baseline_is_refused(capsys):

@@ -63,6 +63,10 @@ def test_objects_that_touch_have_numbers_of_their_own(sweep, truth, monkeypatch)
         "AP touching", "ΔAP touching [95 %]", "AP apart", "ΔAP apart [95 %]",
     ]  # fmt: skip
     assert {len(line) for line in cells(summary)} == {len(headings)}
+    first = summary.rows[0].differences
+    assert first[crowding.MORE].value == pytest.approx(first["APt"].value - first["APa"].value)
+    assert first[crowding.MORE].low < first[crowding.MORE].value < first[crowding.MORE].high
+    assert cells(summary)[0][headings.index("Δtouching − Δapart [95 %]")].value == first[crowding.MORE].value
     shown = cells(summary)[0][headings.index("ΔAP touching [95 %]")]
     assert shown.value == pytest.approx(summary.rows[0].differences["APt"].value)
     assert "Touching: objects with another one of their category at most 2 pixels away." in explanation(summary)

@@ -20,6 +20,7 @@ from aggmask.metrics import rle
 from aggmask.metrics.ground_truth import GroundTruth
 
 NAMES = {"APt": "touching", "APa": "apart"}  # as a person says it
+MORE = "APt-APa"  # by how much more the ones gain than the others
 GAP = 2  # pixels: objects touch where a pixel of one is so near to a pixel of the other, in rows and in columns
 _NO_SIZE = 1e12  # an area that no range of sizes holds: evaluators ignore such an object
 

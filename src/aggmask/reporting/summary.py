@@ -56,7 +56,7 @@ class Row:
     variant: Variant
     numbers: dict[str, Spread]
     categories: dict[str, Spread]
-    differences: dict[str, Interval]  # to the baseline; empty for the baseline itself
+    differences: dict[str, Interval]  # to the baseline, of `crowding.MORE` too; empty for the baseline itself
     category_differences: dict[str, Interval]
     costs: dict[str, float | None]
 
@@ -166,7 +166,14 @@ def _row(variant: Variant, baseline: Variant, scores: dict[Path, _Scores], class
         compared = () if variant is baseline else own[0]
         told.append({name: paired_difference(_stacked(own, name), _stacked(other, name)) for name in compared})
     spreads, differences, categories, category_differences = told
+    if crowding.NAMES.keys() <= differences.keys():
+        differences[crowding.MORE] = paired_difference(_touching_less_apart(ours), _touching_less_apart(theirs))
     return Row(variant, spreads, categories, differences, category_differences, costs_of(variant, classes))
+
+
+def _touching_less_apart(scores: Sequence[_Scores]) -> tuple[np.ndarray, np.ndarray]:
+    touching, apart = (_stacked([score.numbers for score in scores], name) for name in crowding.NAMES)
+    return touching[0] - apart[0], touching[1] - apart[1]
 
 
 def _stacked(scores: Sequence[Scored], name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -29,6 +29,7 @@ def columns(summary: Summary) -> list[str]:
     for name in summary.rows[0].numbers:
         headings.append(f"AP {crowding.NAMES[name]}" if name in crowding.NAMES else name)
         headings += [f"Δ{headings[-1]} [95 %]"] if name in _COMPARED else []
+    headings += ["Δtouching − Δapart [95 %]"] if _touch(summary) else []
     costs = [f"{heading} [{unit}]" for _, heading, unit in _costs(summary)]
     return ["variant", "seeds", *headings, *costs]
 
@@ -64,7 +65,7 @@ def explanation(summary: Summary) -> str:
         f"percentile interval of {summary.resamples} paired bootstrap resamples of the images; it does not hold the "
         "spread over seeds. Bold: 0 is outside of it."
     )
-    if crowding.NAMES.keys() & summary.rows[0].numbers.keys():
+    if _touch(summary):
         text += f" Touching: objects with another one of their category at most {crowding.GAP} pixels away."
     return text
 
@@ -88,6 +89,10 @@ def signed(interval: Interval) -> str:
     return f"{value} [{low}, {high}]"
 
 
+def _touch(summary: Summary) -> bool:
+    return crowding.NAMES.keys() <= summary.rows[0].numbers.keys()
+
+
 def _costs(summary: Summary) -> Iterator[tuple[str, str, str]]:
     for name, (heading, unit) in COSTS.items():
         if any(row.costs[name] is not None for row in summary.rows):
@@ -99,6 +104,7 @@ def _line(summary: Summary, row: Row) -> list[Cell]:
     for name, spread in row.numbers.items():
         numbers.append(Cell(percent(spread), None if math.isnan(spread.mean) else spread.mean))
         numbers += [_difference(summary, row, name)] if name in _COMPARED else []
+    numbers += [_difference(summary, row, crowding.MORE)] if _touch(summary) else []
     done, all_runs = len(row.variant.finished), len(row.variant.runs)
     seeds = Cell(str(done) if done == all_runs else f"{done} of {all_runs}", done)
     costs = (row.costs[name] for name, _, _ in _costs(summary))
