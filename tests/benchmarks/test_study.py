@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from aggmask import train
+from aggmask.assembly.build import build
 from aggmask.launcher.ledger import Ledger
 from aggmask.launcher.schedule import Schedule
 from aggmask.reporting.runs import FINISHED, Run
@@ -49,6 +51,11 @@ def test_every_variant_is_a_model_of_its_own(sweep, experiment, monkeypatch, cap
     models = [json.dumps(job.config["model"]) for job in jobs if job.config["seed"] == 0]
     assert len(set(models)) == len(listed)
     assert study.BASELINES[sweep].split() in listed
+    for text in models if sweep != "study_small" else ():  # which are among those of study
+        model = json.loads(text)
+        model["backbone"] |= {"pretrained": False, "weights": None}
+        with torch.device("meta"):
+            assert len(build(model, num_classes=8).head.levels) == 3
     assert all(job.config["data"]["root"] == "datasets/shapes_hard" for job in jobs)
 
 
