@@ -151,7 +151,8 @@ def draw_scene(rng: np.random.Generator, split: str, size: tuple[int, int], max_
     pixels = _background(rng, size, split)
     pile = Pile(size, MIN_VISIBLE, MIN_DISTANCE * short, MIN_AREA)
     count = 0 if rng.random() < EMPTY else int(rng.integers(1, max_objects + 1))
-    sides = np.exp(rng.uniform(np.log(short * SMALLEST), np.log(short * LARGEST), size=count))
+    # On a logarithmic scale: half of them above a fourth of the short side.
+    sides = short * SMALLEST * (LARGEST / SMALLEST) ** (rng.random(count) ** 0.6)
 
     def lay(label: int, center: tuple[float, float], side: float) -> bool:
         names = drawings(CATEGORIES[label].name, split)

@@ -79,8 +79,8 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int], max_objects: int
     pixels = texture(rng, size)
     pile = Pile(size, MIN_VISIBLE, MIN_DISTANCE * short, MIN_AREA)
     count = 0 if rng.random() < EMPTY else int(rng.integers(1, max_objects + 1))
-    # Even on a logarithmic scale, with somewhat fewer of the small ones.
-    sides = short * SMALLEST * (LARGEST / SMALLEST) ** (rng.random(count) ** 0.7)
+    # On a logarithmic scale: half of them above a third of the short side, a tenth below a tenth of it.
+    sides = short * SMALLEST * (LARGEST / SMALLEST) ** (rng.random(count) ** 0.45)
 
     def lay(label: int, center: tuple[float, float], side: float) -> bool:
         outline = outlines(side)[CATEGORIES[label].name]
