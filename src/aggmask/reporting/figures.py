@@ -91,15 +91,14 @@ def costs(summary: Summary) -> Figure | None:
 
 
 def curves(summary: Summary) -> Figure | None:
-    """Validation AP over epochs and training loss over steps: a thin line for each seed, a thick one for their mean."""
+    """Validation AP and training loss over steps: a thin line for each seed, a thick one for their mean."""
     figure, (ap, loss) = _panels(2, 3.2)
     drawn = False
     for row in summary.rows:
         drawn |= _curve(ap, row.variant.finished, _validation, _style(summary, row))
         _curve(loss, row.variant.finished, _loss, {**_style(summary, row), "marker": ""})
-    ap.set(xlabel="epoch", ylabel="validation mask AP x 100")
+    ap.set(xlabel="step", ylabel="validation mask AP x 100")
     loss.set(xlabel="step", ylabel="training loss")
-    ap.xaxis.get_major_locator().set_params(integer=True)
     return _with_legend(figure, ap) if drawn else None
 
 
@@ -111,8 +110,9 @@ def _sizes(summary: Summary) -> dict[str, str]:
 
 
 def _validation(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    points = np.array(run.logged.get("val/AP", []), dtype=float).reshape(-1, 3)
-    return points[:, 0] + 1, 100 * points[:, 2]
+    """The last one of each step: the end of a training may be evaluated twice."""
+    points = {step: value for _, step, value in run.logged.get("val/AP", [])}
+    return np.array(list(points), dtype=float), 100 * np.array(list(points.values()), dtype=float)
 
 
 def _loss(run: Run) -> tuple[np.ndarray, np.ndarray]:
