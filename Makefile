@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo test test-all fuzz lint format clean
+.PHONY: help setup browser demo study study-small test test-all fuzz lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,13 @@ browser:  ## Chromium, for the tests of a report's page: installed where it is m
 
 demo: $(READY)  ## train, evaluate and draw on the embedded data set: about 5 minutes on 2 cores
 	$(RUN) -m aggmask.train experiment=demo
+
+STUDY ?=
+study: $(READY)  ## does aggregation help? hours on 2 cores; STUDY="--data composites" or "--experiment study_solov2"
+	$(RUN) -m benchmarks.study $(STUDY)
+
+study-small: $(READY)  ## its main comparison with few steps: under 20 minutes on 2 cores
+	$(RUN) -m benchmarks.study --sweep study_small --steps 300 --seeds 0,1 --lr 0.001 --output studies/tables $(STUDY)
 
 test: $(READY) browser  ## all but the slow tests, two at a time
 	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow"

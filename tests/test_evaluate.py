@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,22 @@ def test_numbers_equal_pycocotools_on_the_written_results(trained, monkeypatch, 
         assert f"{name}  {shown}" in " ".join(said.split()).replace(f"{name} ", f"{name}  ")
     for category in ("disc", "pair", "block"):
         assert category in said
+
+
+def test_another_split_lies_beside_val(trained, tmp_path):
+    other = make_coco(tmp_path / "other", images=1, val_images=3, seed=5)
+    for name in ("annotations/instances_{}2017.json", "{}2017"):
+        (other / name.format("test")).symlink_to(other / name.format("val"))
+    shutil.copy(trained[1], tmp_path / "own.ckpt")
+    overrides = [f"checkpoint={tmp_path}/own.ckpt", "split=test", f"+data.root={other}", "trainer.accelerator=cpu"]
+    evaluate.evaluate(evaluate.plain(composed(*overrides, command="evaluate")))
+    assert {found["image_id"] for found in json.loads((tmp_path / "test" / "results.json").read_text())} == {
+        1005, 1015, 1025,
+    }  # fmt: skip
+    overrides[2] = "+data.root=null"
+    config = evaluate.plain(composed(*overrides, command="evaluate"))
+    with pytest.raises(UserError, match=r"split=test lies in data\.root"):
+        evaluate.evaluate(config)
 
 
 def test_another_root_is_evaluated_as_it_is(trained, tmp_path):

@@ -1,4 +1,6 @@
 import logging
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +34,28 @@ def test_a_sweep_becomes_a_page_and_two_tables(sweep, said, tmp_path):
     assert "Baseline: window=5" in page
 
 
+def test_another_split_is_told_of_after_its_evaluation(sweep, said, tmp_path):
+    """The test split is here what val is, and so are its results."""
+    own = Path(shutil.copytree(sweep.parent, tmp_path / "own"))
+    root = own / "coco"
+    for name in ("annotations/instances_{}2017.json", "{}2017"):
+        (root / name.format("test")).symlink_to(root / name.format("val"))
+    status, text = said(own / "sweep", "split=test", f"root={root}", "resamples=5", "pictures=0")
+    assert status == 2
+    assert "test/results.json is missing: python -m aggmask.evaluate checkpoint=" in text
+    for run in (own / "sweep").iterdir():
+        if run.is_dir():
+            (run / "test").mkdir()
+            (run / "results.json").rename(run / "test" / "results.json")
+            (run / "results.json").write_text("[]")
+    status, text = said(own / "sweep", "split=test", f"root={root}", "resamples=5", "pictures=1", "baseline=window=5")
+    assert status == 0, text
+    assert "6 test images" in text
+    said(sweep, "resamples=5", "pictures=0", "baseline=window=5")
+    numbers = [(place / "table.md").read_text().replace("test", "validation") for place in (sweep, own / "sweep")]
+    assert numbers[0] == numbers[1]
+
+
 def test_by_default_the_page_lies_in_the_sweep(sweep, said):
     assert said(sweep, "resamples=2", "pictures=0")[0] == 0
     assert (sweep / "report.html").is_file()
@@ -41,7 +65,7 @@ def test_by_default_the_page_lies_in_the_sweep(sweep, said):
     ("arguments", "message"),
     [
         (["base=3"], "base=3: there is no such key; did you mean 'baseline'?"),
-        (["window=1"], "window=1: there is no such key; valid: baseline, output, pictures, resamples, root"),
+        (["window=1"], "window=1: there is no such key; valid: baseline, output, pictures, resamples, root, split"),
         (["resamples=0"], "resamples=0: must be a whole number, at least 1"),
         (["pictures=some"], "pictures=some: must be a whole number, at least 0"),
         (["baseline=nine"], "baseline=nine: no finished variant with this name; there are:\n  baseline='window=1'"),

@@ -19,7 +19,7 @@ from tests.assembly.test_config import EXPERIMENTS
 from tests.data.make_coco import make_coco
 from tests.runs import composed, small_run
 
-COCO_EXPERIMENTS = [name for name in EXPERIMENTS if not name.startswith("demo")]
+COCO_EXPERIMENTS = [name for name in EXPERIMENTS if not name.startswith(("demo", "study"))]
 
 
 @pytest.fixture(scope="module")

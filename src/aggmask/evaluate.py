@@ -10,6 +10,7 @@ import hydra
 
 from aggmask.assembly.command import run_command
 from aggmask.assembly.config import check, conf_dir, plain, register_resolvers
+from aggmask.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -32,10 +33,11 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     if "root" in config["data"]:  # someone's own data set: nothing is drawn into it, no place is remembered
         overrides["data"] = {"prepare": None, "train": {}, "val": {}} | config["data"]
     module = load_module(config["checkpoint"], overrides)
-    data = build(module.hparams["data"])
+    data = build(_of_split(module.hparams["data"], config["split"]))
     trainer = build_trainer(config["trainer"], logger=False, enable_checkpointing=False)
     trainer.validate(module, datamodule=data, verbose=False)
-    folder = Path(config["output"] or Path(config["checkpoint"]).expanduser().parent / "evaluation")
+    name = "evaluation" if config["split"] == "val" else config["split"]
+    folder = Path(config["output"] or Path(config["checkpoint"]).expanduser().parent / name)
     folder.mkdir(parents=True, exist_ok=True)
     module.metric.write_results(folder / "results.json")
     numbers = {
@@ -46,6 +48,18 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
         print(report(numbers, per_category))
         print(f"detections: {folder / 'results.json'}")
     return {"numbers": numbers, "per_category": per_category, "trainer": trainer, "module": module}
+
+
+def _of_split(data: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """The data node with another split in the place of val."""
+    from aggmask.data.places import Split
+
+    if split == "val":
+        return dict(data)
+    if not data.get("root"):
+        raise UserError(f"split={split} lies in data.root, which is not given; say data.val.annotations and .images")
+    place = Split.of(split, None, Path(data["root"]))
+    return {**data, "val": {"annotations": place.annotations, "images": place.images}}
 
 
 def report(numbers: Mapping[str, float], per_category: Sequence[CategoryScore]) -> str:

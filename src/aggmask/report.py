@@ -12,13 +12,14 @@ from aggmask.assembly.command import run_command
 from aggmask.assembly.config import suggest
 from aggmask.errors import UserError
 
-_DEFAULTS = {"baseline": None, "output": None, "pictures": 6, "resamples": 1000, "root": None}
+_DEFAULTS = {"baseline": None, "output": None, "pictures": 6, "resamples": 1000, "root": None, "split": "val"}
 _HELP = """keys:
   baseline=NAME   what the others are compared with: a variant's name (or a part of it), one of its settings or one of
                   its jobs; by default the variant of the first job
   output=DIR      folder for report.html, table.md and table.tex; by default the sweep's
   pictures=6      validation images to show
   resamples=1000  of the bootstrap over images
+  split=val       or another one on which all runs were evaluated since: python -m aggmask.evaluate split=test
   root=DIR        where the validation data is now; by default where the runs had it
 """
 
@@ -30,12 +31,13 @@ def report(
     pictures: int = 6,
     resamples: int = 1000,
     root: str | None = None,
+    split: str = "val",
 ) -> Path:
     """A sweep as one page: writes `report.html`, and its table as `table.md` and `table.tex`.
 
     Args:
         folder: of the sweep.
-        baseline, resamples, root: see `reporting.summary.summarize`.
+        baseline, resamples, root, split: see `reporting.summary.summarize`.
         output: folder for the files; None: the sweep's.
         pictures: validation images to show.
 
@@ -49,7 +51,7 @@ def report(
     from aggmask.reporting.summary import summarize
     from aggmask.reporting.tables import as_latex, as_markdown
 
-    summary = summarize(folder, baseline, resamples, root)
+    summary = summarize(folder, baseline, resamples, root, split)
     place = Path(output or folder).expanduser()
     place.mkdir(parents=True, exist_ok=True)
     texts = (render(summary, pictures), as_markdown(summary), as_latex(summary))
@@ -70,7 +72,7 @@ def settings_of(arguments: list[str]) -> dict[str, str | int | None]:
         key, equals, value = argument.partition("=")
         if key not in _DEFAULTS or not equals:
             raise UserError(f"{argument}: there is no such key{suggest(key, _DEFAULTS)}")
-        settings[key] = value if _DEFAULTS[key] is None else _count(key, value)
+        settings[key] = _count(key, value) if isinstance(_DEFAULTS[key], int) else value
     return settings
 
 

@@ -1,9 +1,8 @@
-"""The drawn data set: what is annotated is what is seen; a folder is written once, whole, and only where allowed."""
+"""The drawn data set: what is annotated is what is seen."""
 
 import itertools
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -11,9 +10,11 @@ import simplejpeg
 from pycocotools.coco import COCO
 
 from aggmask.data import shapes
-from aggmask.data.shapes import CATEGORIES, STAMP, draw_scene, segment, write_shapes
+from aggmask.data.outlines import segment
+from aggmask.data.shapes import CATEGORIES, draw_scene, write_shapes
 from aggmask.errors import UserError
 
+SPLITS = ("train2017", "val2017")
 SMALL = {"train_images": 60, "val_images": 30, "seed": 3}
 
 
@@ -26,7 +27,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def splits(root):
-    return {split: COCO(root / "annotations" / f"instances_{split}.json") for split in shapes.SPLITS}
+    return {split: COCO(root / "annotations" / f"instances_{split}.json") for split in SPLITS}
 
 
 def contents(folder):
@@ -35,11 +36,6 @@ def contents(folder):
 
 def scenes(count=40, size=(96, 96), seed=0, hint=0.8):
     return [draw_scene(np.random.default_rng([seed, i]), size, 4, hint) for i in range(count)]
-
-
-def disk_depth(center, radius, size=(40, 40)):
-    ys, xs = (np.arange(2 * extent + 1) / 2 for extent in size)
-    return (radius - np.hypot(xs[None] - center[0], ys[:, None] - center[1])).astype(np.float32)
 
 
 def test_layout_loads_in_pycocotools(root, splits):
@@ -140,60 +136,6 @@ def test_sizes_counts_and_visible_shares_are_as_asked():
     assert hidden > 0.12 * sum(counts)
 
 
-def test_a_hidden_middle_gives_two_polygons_and_a_covered_middle_gives_rle():
-    disk = disk_depth((20, 20), 12)
-    bar = np.broadcast_to(4 - np.abs(np.arange(81, dtype=np.float32) / 2 - 20), (81, 81))
-    split = segment(np.minimum(disk, -bar))
-    assert len(split["segmentation"]) == 2
-    sagitta = 12**2 * np.arccos(4 / 12) - 4 * np.sqrt(12**2 - 4**2)  # area of each piece that the bar leaves
-    assert split["area"] == pytest.approx(2 * sagitta, rel=0.01)
-    # Sharp corners lose up to half a sampling step at each end.
-    assert split["bbox"] == pytest.approx([8, 20 - np.sqrt(128), 24, 2 * np.sqrt(128)], abs=0.5)
-
-    holed = segment(np.minimum(disk, -disk_depth((22, 20), 5)))
-    assert holed["segmentation"]["size"] == [40, 40]
-    assert holed["area"] == pytest.approx(np.pi * (12**2 - 5**2), rel=0.02)
-
-
-def test_outlines_are_exact_below_the_pixel_and_reach_the_border():
-    whole = segment(disk_depth((20.3, 18.6), 11))
-    points = np.array(whole["segmentation"][0]).reshape(-1, 2)
-    assert np.abs(np.hypot(*(points - (20.3, 18.6)).T) - 11).max() < 0.02
-    assert len(points) < 80
-    assert whole["area"] == pytest.approx(np.pi * 11**2, rel=0.01)
-    assert segment(disk_depth((2, 38), 11))["bbox"] == pytest.approx([0, 27, 13, 13], abs=0.03)
-
-
-def rounded_area(corners, rounding):
-    """Area within `rounding` of a polygon: its own, strips along its edges, arcs at tips, less overlaps at notches."""
-    edges = np.roll(corners, -1) - corners
-    turns = np.angle(edges / np.roll(edges, 1))
-    area = (corners.conj() * np.roll(corners, -1)).imag.sum() / 2
-    return area + rounding * abs(edges).sum() + rounding**2 * np.where(turns > 0, turns / 2, np.tan(turns / 2)).sum()
-
-
-def star_corners(points, outer, inner):
-    return np.exp(1j * np.pi / points * np.arange(2 * points)) * np.tile([outer, inner], points)
-
-
-@pytest.mark.parametrize(
-    ("name", "area"),
-    [
-        ("disk", np.pi / 4),
-        ("ring", np.pi * (0.5**2 - 0.25**2)),
-        ("square", rounded_area(0.54 * 1j ** np.arange(4), 0.06)),
-        ("triangle", rounded_area(0.54 * np.exp(2j * np.pi / 3 * np.arange(3)), 0.06)),
-        ("star", rounded_area(star_corners(5, 0.51, 0.235), 0.035)),
-    ],
-)
-def test_each_shape_has_its_area_and_depth_is_a_distance(name, area):
-    depth = shapes._place(name, (96, 96), (48, 48), 50.0, turn=0.4)
-    assert segment(depth)["area"] == pytest.approx(area * 50**2, rel=0.015)
-    near = (np.abs(depth) < 1.5)[1:-1, 1:-1]
-    gradient = np.hypot(depth[1:-1, 2:] - depth[1:-1, :-2], depth[2:, 1:-1] - depth[:-2, 1:-1])
-    assert np.median(gradient[near]) == pytest.approx(1.0, abs=0.02)  # one pixel per pixel
-
-
 def test_color_hint_ties_color_to_category():
     def saturated_hues(hint):
         hues = {}
@@ -222,7 +164,7 @@ def test_the_same_seed_gives_the_same_bytes_and_a_complete_folder_is_left_alone(
 
 
 def test_splits_differ_and_more_pictures_keep_the_first_ones(root, tmp_path):
-    train, val = (sorted((root / split).iterdir()) for split in shapes.SPLITS)
+    train, val = (sorted((root / split).iterdir()) for split in SPLITS)
     assert not {p.read_bytes() for p in train} & {p.read_bytes() for p in val}
     write_shapes(tmp_path / "fewer", train_images=5, val_images=2, seed=SMALL["seed"])
     for path in (tmp_path / "fewer").glob("*2017/*.jpg"):
@@ -235,46 +177,6 @@ def test_pictures_need_not_be_square(tmp_path):
     assert {(r["height"], r["width"]) for r in coco.imgs.values()} == {(64, 100)}
     assert all(coco.annToMask(a).shape == (64, 100) for a in coco.anns.values())
     assert max(a["bbox"][0] + a["bbox"][2] for a in coco.anns.values()) > 64
-
-
-def test_a_folder_of_others_is_never_touched(tmp_path):
-    (tmp_path / "coco").mkdir()
-    (tmp_path / "coco" / "precious.txt").write_text("mine")
-    with pytest.raises(UserError, match="was not written by the shapes"):
-        write_shapes(tmp_path / "coco", 2, 1)
-    assert [p.name for p in (tmp_path / "coco").iterdir()] == ["precious.txt"]
-    (tmp_path / "empty").mkdir()
-    write_shapes(tmp_path / "empty", 2, 1)
-    assert (tmp_path / "empty" / STAMP).exists()
-
-
-def test_a_failure_leaves_nothing_half_written(tmp_path, monkeypatch):
-    def fail(*_, **__):
-        raise OSError("disk full")
-
-    write_shapes(tmp_path / "data", 2, 1)
-    before = contents(tmp_path / "data")
-    monkeypatch.setattr(shapes.simplejpeg, "encode_jpeg", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_shapes(tmp_path / "data", 3, 1)
-    assert contents(tmp_path / "data") == before
-    assert [p.name for p in tmp_path.iterdir()] == ["data"]
-
-
-def test_another_process_that_was_first_wins(tmp_path, monkeypatch):
-    """Two ranks write at once: the second finds a complete folder at the end, and both are content."""
-    real, calls = shapes.os.rename, []
-
-    def rename(old, new):
-        if not calls:
-            calls.append(shutil.copytree(old, new))  # the other one finishes just before
-        real(old, new)
-
-    monkeypatch.setattr(shapes.os, "rename", rename)
-    write_shapes(tmp_path / "data", 2, 1)
-    assert calls
-    assert len(contents(tmp_path / "data")) == 6
-    assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,11 @@
 """The aggregation that aggregates nothing."""
 
+import math
+
+import pytest
 import torch
 
+from aggmask.errors import UserError
 from aggmask.model.aggregation.keep import KeepCell
 from aggmask.structures import Cells
 from tests.small import make_levels_of
@@ -20,6 +24,14 @@ def test_coarser_mask_grids_are_shared():
     rule = KeepCell(make_levels_of(mask_grids=(4, 3, 3, 2, 2)), 32, 32)([], [None] * 5, [None] * 5)[0]
     cells = Cells(torch.zeros(64, dtype=torch.long), torch.arange(64))
     assert len(rule.neighbors(cells)[:, 0].unique(dim=0)) == 16
+
+
+def test_it_has_the_start_that_is_asked_for():
+    starts = {init: KeepCell(make_levels_of(), 32, 32, init=init).representation_bias for init in ("published", "zero")}
+    assert starts == {"published": pytest.approx(-math.log(99)), "zero": 0.0}
+    assert KeepCell(make_levels_of(), 32, 32).representation_bias == starts["published"]
+    with pytest.raises(UserError, match=r"model\.aggregation\.init=random"):
+        KeepCell(make_levels_of(), 32, 32, init="random")
 
 
 def test_it_has_no_parameters():

@@ -41,7 +41,7 @@ def test_costs_have_a_panel_each(summary):
 
 def test_curves_are_means_over_seeds(summary):
     ap, loss = figures.curves(summary).axes
-    expected = [[epoch, 100 * 0.1 * epoch / 3] for epoch in (1, 2, 3)]
+    expected = [[2 * epoch - 1, 100 * 0.1 * epoch / 3] for epoch in (1, 2, 3)]
     np.testing.assert_allclose(_lines(ap)["window=1"], expected)
     np.testing.assert_allclose(_lines(loss)["window=5"], [[s, 3 - 0.3 * s + 0.05] for s in range(6)])
     assert len(ap.lines) == 9  # a mean and two seeds for each variant
@@ -51,6 +51,13 @@ def test_runs_of_different_length_share_what_both_have(sweep):
     (sweep / "0" / "metrics.csv").write_text("epoch,step,val/AP\n0,1,0.2\n")
     ap = figures.curves(summarize(sweep, resample_count=1)).axes[0]
     np.testing.assert_allclose(_lines(ap)["window=1"], [[1, 100 * (0.2 + 0.1 / 3) / 2]])
+
+
+def test_an_epoch_and_a_step_may_have_several_evaluations(sweep):
+    for run in "01":
+        (sweep / run / "metrics.csv").write_text("epoch,step,val/AP\n0,1,0.2\n0,3,0.3\n0,3,0.4\n")
+    ap = figures.curves(summarize(sweep, resample_count=1)).axes[0]
+    np.testing.assert_allclose(_lines(ap)["window=1"], [[1, 20], [3, 40]])
 
 
 def test_one_variant_has_nothing_to_differ_from_and_no_log_no_curve(sweep):

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from aggmask.errors import UserError
+from aggmask.metrics import crowding
 from aggmask.metrics.evaluators import evaluate
+from aggmask.reporting import figures
 from aggmask.reporting.summary import Spread, summarize
+from aggmask.reporting.tables import cells, columns, explanation
 from tests.data.make_coco import CATEGORIES
 from tests.reporting.made_sweep import moved
 
@@ -44,6 +47,32 @@ def test_differences_are_to_the_chosen_baseline(sweep, truth):
     assert interval.value == pytest.approx(aps[0] - aps[1], abs=1e-12)
     assert interval.low < interval.value < interval.high < 0
     assert set(summary.rows[0].category_differences) == {category["name"] for category in CATEGORIES}
+
+
+def test_objects_that_touch_have_numbers_of_their_own(sweep, truth, monkeypatch):
+    assert "APt" not in summarize(sweep, resample_count=2).rows[0].numbers  # none do
+    discs = {a["id"] for a in truth.annotations if a["category_id"] == CATEGORIES[0]["id"]}
+    monkeypatch.setattr(crowding, "touching", lambda truth: discs)
+    summary = summarize(sweep, "window=5", resample_count=20)
+    for row in summary.rows:
+        assert row.numbers["APt"].mean == pytest.approx(row.categories[CATEGORIES[0]["name"]].mean)
+        others = [row.categories[category["name"]].mean for category in CATEGORIES[1:]]
+        assert row.numbers["APa"].mean == pytest.approx(np.mean(others))
+    headings = columns(summary)
+    assert headings[headings.index("AP touching") :][:4] == [
+        "AP touching", "ΔAP touching [95 %]", "AP apart", "ΔAP apart [95 %]",
+    ]  # fmt: skip
+    assert {len(line) for line in cells(summary)} == {len(headings)}
+    first = summary.rows[0].differences
+    assert first[crowding.MORE].value == pytest.approx(first["APt"].value - first["APa"].value)
+    assert first[crowding.MORE].low < first[crowding.MORE].value < first[crowding.MORE].high
+    assert cells(summary)[0][headings.index("Δtouching − Δapart [95 %]")].value == first[crowding.MORE].value
+    shown = cells(summary)[0][headings.index("ΔAP touching [95 %]")]
+    assert shown.value == pytest.approx(summary.rows[0].differences["APt"].value)
+    assert "Touching: objects with another one of their category at most 2 pixels away." in explanation(summary)
+    assert [axes.get_xlabel() for axes in figures.differences(summary).axes][-2:] == [
+        "touching: AP points", "apart: AP points",
+    ]  # fmt: skip
 
 
 def test_equal_results_differ_by_nothing(sweep):

@@ -11,7 +11,7 @@ here; there is no order that COCO prescribes for them.)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +54,10 @@ class Matches:
             found.setdefault(place, []).append(entry)
         cells = {place: _joined(entries, image_ids, max_detections) for place, entries in found.items()}
         return cls(image_ids, category_ids, cells)
+
+    def of_all_sizes(self) -> Matches:
+        """Without what is matched again by size: AP over all sizes in a fourth of the time."""
+        return replace(self, cells={place: cell for place, cell in self.cells.items() if place[1] == 0})
 
 
 def _size(bounds: Sequence[float]) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from aggmask.metrics import crowding
 from aggmask.metrics.resampling import Interval
 from aggmask.reporting.costs import COSTS
 from aggmask.reporting.runs import Run
@@ -45,7 +46,8 @@ def differences(summary: Summary) -> Figure | None:
 
 
 def sizes(summary: Summary) -> Figure:
-    """AP of small, medium and large objects (below 32 x 32, below 96 x 96, above), with the deviation over seeds."""
+    """AP of small, medium and large objects (below 32 x 32, below 96 x 96, above), and of those that touch one of their
+    kind or do not, with the deviation over seeds."""
     figure, (panel,) = _panels(1, 3.2)
     names = _sizes(summary)
     for row, shift in zip(summary.rows, _shifts(len(summary.rows)), strict=True):
@@ -89,27 +91,28 @@ def costs(summary: Summary) -> Figure | None:
 
 
 def curves(summary: Summary) -> Figure | None:
-    """Validation AP over epochs and training loss over steps: a thin line for each seed, a thick one for their mean."""
+    """Validation AP and training loss over steps: a thin line for each seed, a thick one for their mean."""
     figure, (ap, loss) = _panels(2, 3.2)
     drawn = False
     for row in summary.rows:
         drawn |= _curve(ap, row.variant.finished, _validation, _style(summary, row))
         _curve(loss, row.variant.finished, _loss, {**_style(summary, row), "marker": ""})
-    ap.set(xlabel="epoch", ylabel="validation mask AP x 100")
+    ap.set(xlabel="step", ylabel="validation mask AP x 100")
     loss.set(xlabel="step", ylabel="training loss")
-    ap.xaxis.get_major_locator().set_params(integer=True)
     return _with_legend(figure, ap) if drawn else None
 
 
 def _sizes(summary: Summary) -> dict[str, str]:
-    """Sizes of which there is ground truth: name among NUMBERS -> as a person says it."""
-    names = {"APs": "small", "APm": "medium", "APl": "large"}
-    return {name: said for name, said in names.items() if not math.isnan(summary.rows[0].numbers[name].mean)}
+    """Sizes and sorts of objects of which there is ground truth: name -> as a person says it."""
+    names = {"APs": "small", "APm": "medium", "APl": "large", **crowding.NAMES}
+    numbers = summary.rows[0].numbers
+    return {name: said for name, said in names.items() if name in numbers and not math.isnan(numbers[name].mean)}
 
 
 def _validation(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    points = np.array(run.logged.get("val/AP", []), dtype=float).reshape(-1, 3)
-    return points[:, 0] + 1, 100 * points[:, 2]
+    """The last one of each step: the end of a training may be evaluated twice."""
+    points = {step: value for _, step, value in run.logged.get("val/AP", [])}
+    return np.array(list(points), dtype=float), 100 * np.array(list(points.values()), dtype=float)
 
 
 def _loss(run: Run) -> tuple[np.ndarray, np.ndarray]:

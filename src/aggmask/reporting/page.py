@@ -15,7 +15,7 @@ from aggmask.reporting.costs import CANDIDATES
 from aggmask.reporting.pictures import Strip, pictures_or_reason
 from aggmask.reporting.runs import FINISHED
 from aggmask.reporting.summary import Row, Summary
-from aggmask.reporting.tables import NOTHING, Cell, cells, columns, explanation, percent
+from aggmask.reporting.tables import NOTHING, Cell, cells, columns, explanation, percent, said_of
 
 TABLES = ("table.md", "table.tex")  # beside the page
 _FIGURES = (  # function, title, caption
@@ -31,7 +31,12 @@ _FIGURES = (  # function, title, caption
         f"Bars: standard deviation over seeds. Multiply-adds: of one image with {CANDIDATES} masks. Step: median of a "
         "run, without the wait for data. Memory: the most of a run, of tensors on a GPU, of the process on a CPU.",
     ),
-    (figures.sizes, "AP by size", "Small: below 32 x 32 pixels; large: 96 x 96 and more. Bars: deviation over seeds."),
+    (
+        figures.sizes,
+        "AP by size",
+        "Small: below 32 x 32 pixels; large: 96 x 96 and more; touching: beside another one of its "
+        "category. Bars: deviation over seeds.",
+    ),
     (
         figures.curves,
         "Learning curves",
@@ -71,7 +76,7 @@ def _facts(summary: Summary) -> str:
     finished = sum(run.state == FINISHED for run in summary.runs)
     return (
         f"{len(summary.rows)} variants, {finished} of {len(summary.runs)} jobs finished. "
-        f"{len(summary.truth.sizes)} validation images, {len(summary.truth.annotations)} objects "
+        f"{len(summary.truth.sizes)} {said_of(summary.split)} images, {len(summary.truth.annotations)} objects "
         f"({summary.data.val.annotations}). Baseline: {summary.baseline.label}."
     )
 

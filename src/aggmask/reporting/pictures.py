@@ -36,7 +36,7 @@ def side_by_side(summary: Summary, count: int) -> list[Strip]:
     if not chosen:
         return []
     dataset = summary.data.val_dataset
-    found = [_by_image(row.variant.finished[0].results(), chosen) for row in summary.rows]
+    found = [_by_image(row.variant.finished[0].results(summary.split), chosen) for row in summary.rows]
     strips = []
     for image_id in chosen:
         pixels, truth = dataset.original(image_id)

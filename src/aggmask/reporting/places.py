@@ -12,37 +12,39 @@ from aggmask.errors import UserError
 from aggmask.reporting.runs import Run
 
 
-def validation_data(runs: Sequence[Run], folder: Path, root: str | None = None) -> CocoDataModule:
+def validation_data(runs: Sequence[Run], folder: Path, root: str | None = None, split: str = "val") -> CocoDataModule:
     """The data of finished runs, for its annotations and images; nothing is drawn or downloaded.
 
     Args:
         folder: of the sweep; relative places are looked for from the working folder, then from above it.
         root: where the data is now; None: where the runs had it.
+        split: another one than val lies at its usual place in the root.
 
     Raises:
         UserError: it is not there, or the runs were evaluated on different files.
     """
-    places = {_place(run, root) for run in runs}
+    places = {_place(run, root, split) for run in runs}
     if len(places) > 1:
-        lines = "".join(f"\n  {split.annotations}" for split in sorted(places, key=str))
+        lines = "".join(f"\n  {place.annotations}" for place in sorted(places, key=str))
         raise UserError(
             f"the runs were evaluated on different validation annotations:{lines}\nReport each data set alone"
         )
-    split = places.pop()
+    place = places.pop()
     for base in (Path.cwd(), *folder.resolve().parents):
-        annotations, images = (_from(base, place) for place in (split.annotations, split.images))
+        annotations, images = (_from(base, each) for each in (place.annotations, place.images))
         if is_found(annotations):
             return CocoDataModule(val={"annotations": annotations, "images": images})
     raise UserError(
-        f"{split.annotations}: the validation annotations are not there any more; say where the data set is: root=DIR"
+        f"{place.annotations}: the validation annotations are not there any more; say where the data set is: root=DIR"
     )
 
 
-def _place(run: Run, root: str | None) -> Split:
+def _place(run: Run, root: str | None, split: str) -> Split:
     data = run.config["data"]
     if root is not None:
-        return Split.of("val", None, Path(root).expanduser())
-    return Split.of("val", data.get("val"), data.get("root") and Path(data["root"]).expanduser())
+        return Split.of(split, None, Path(root).expanduser())
+    named = data.get("val") if split == "val" else None
+    return Split.of(split, named, data.get("root") and Path(data["root"]).expanduser())
 
 
 def _from(base: Path, place: str | None) -> str | None:

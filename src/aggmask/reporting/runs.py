@@ -46,9 +46,22 @@ class Run:
         """Of a category in an image that AP counts, as in training."""
         return self.config["metric"].get("max_detections") or self.config["decoder"]["max_detections"]
 
-    def results(self) -> list[dict[str, Any]]:
-        """COCO results of the best evaluation."""
-        return json.loads((self.folder / "results.json").read_text())
+    def results_file(self, split: str = "val") -> Path:
+        """Of the best evaluation in training, or of `python -m aggmask.evaluate checkpoint=... split=SPLIT`."""
+        return self.folder / ("results.json" if split == "val" else f"{split}/results.json")
+
+    def results(self, split: str = "val") -> list[dict[str, Any]]:
+        """COCO results.
+
+        Raises:
+            UserError: the run was not evaluated on that split.
+        """
+        file = self.results_file(split)
+        if not file.is_file():
+            raise UserError(
+                f"{file} is missing: python -m aggmask.evaluate checkpoint={self.folder / 'best.ckpt'} split={split}"
+            )
+        return json.loads(file.read_text())
 
     @cached_property
     def logged(self) -> dict[str, list[tuple[float, float, float]]]:

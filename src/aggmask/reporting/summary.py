@@ -7,7 +7,7 @@ resample of the bootstrap, comes from the same evaluation.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ import numpy as np
 
 from aggmask.data.datamodule import CocoDataModule
 from aggmask.errors import UserError
-from aggmask.metrics import ground_truth
+from aggmask.metrics import crowding, ground_truth
 from aggmask.metrics.ground_truth import GroundTruth
 from aggmask.metrics.resampling import (
     NUMBERS,
@@ -51,12 +51,12 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One variant; names are those of NUMBERS and of the categories."""
+    """One variant; names are those of NUMBERS, of `crowding.NAMES` where objects touch, and of the categories."""
 
     variant: Variant
     numbers: dict[str, Spread]
     categories: dict[str, Spread]
-    differences: dict[str, Interval]  # to the baseline; empty for the baseline itself
+    differences: dict[str, Interval]  # to the baseline, of `crowding.MORE` too; empty for the baseline itself
     category_differences: dict[str, Interval]
     costs: dict[str, float | None]
 
@@ -74,10 +74,15 @@ class Summary:
     data: CocoDataModule
     resamples: int
     notes: list[str]
+    split: str = "val"
 
 
 def summarize(
-    folder: str | Path, baseline: str | None = None, resample_count: int = 1000, root: str | None = None
+    folder: str | Path,
+    baseline: str | None = None,
+    resample_count: int = 1000,
+    root: str | None = None,
+    split: str = "val",
 ) -> Summary:
     """Read a sweep and compute everything that is told about it.
 
@@ -85,6 +90,7 @@ def summarize(
         baseline: what the others are compared with: a label, a setting or a run; None: the first variant.
         resample_count: of the bootstrap over images.
         root: where the validation data is now; None: where it was.
+        split: "val", or another one on which all runs were evaluated since: `python -m aggmask.evaluate split=...`.
 
     Raises:
         UserError: there is no sweep, nothing in it is finished, or its validation data is not there.
@@ -98,10 +104,10 @@ def summarize(
         raise UserError(f"{folder}: none of its jobs is finished:{states}")
     ready = [variant for variant in variants if variant.finished]
     chosen = choose(ready, baseline)
-    data = validation_data(finished, folder, root)
+    data = validation_data(finished, folder, root, split)
     truth = ground_truth.load(data.val.annotations, [category.id for category in data.categories])
     notes = []
-    if cut := list(partly_evaluated(finished)):
+    if split == "val" and (cut := list(partly_evaluated(finished))):
         truth = truth.restricted_to({found["image_id"] for run in finished for found in run.results()})
         notes.append(
             f"{len(cut)} runs evaluated a part of the images (trainer.limit_val_batches): AP is over the "
@@ -112,10 +118,11 @@ def summarize(
             f"{folder}: no run found anything in {data.val.annotations}, of which only a part was evaluated"
         )
     weights = resamples(len(truth.sizes), resample_count)
-    scores = {run.folder: _scores(run, truth, weights) for run in finished}
-    notes += _disagreements(finished, scores)
+    sorts = crowding.split(truth)
+    scores = {run.folder: _scores(run, truth, weights, split, sorts) for run in finished}
+    notes += _disagreements(finished, scores) if split == "val" else []
     rows = [_row(variant, chosen, scores, len(data.categories)) for variant in ready]
-    return Summary(folder, runs, variants, rows, chosen, truth, data, resample_count, notes)
+    return Summary(folder, runs, variants, rows, chosen, truth, data, resample_count, notes, split)
 
 
 Scored = dict[str, tuple[float, np.ndarray]]  # name -> AP on all images, and on each of R resamples
@@ -128,12 +135,12 @@ class _Scores(NamedTuple):
     categories: Scored
 
 
-def _scores(run: Run, truth: GroundTruth, weights: np.ndarray) -> _Scores:
-    results = run.results()
+def _scores(run: Run, truth: GroundTruth, weights: np.ndarray, split: str, sorts: Mapping[str, GroundTruth]) -> _Scores:
+    results = run.results(split)
     strangers = {found["image_id"] for found in results} - truth.sizes.keys()
     if strangers:
         raise UserError(
-            f"{run.folder / 'results.json'}: image {min(strangers)} is not in the validation annotations, so these are "
+            f"{run.results_file(split)}: image {min(strangers)} is not in the validation annotations, so these are "
             "others than the run was evaluated on; say where the right ones are: root=DIR"
         )
     matches = Matches.of(truth, results, run.max_detections)
@@ -142,7 +149,12 @@ def _scores(run: Run, truth: GroundTruth, weights: np.ndarray) -> _Scores:
     log.info("%s: AP %.4f", run.name, once["AP"].item())
     names = [truth.categories[category] for category in matches.category_ids]
     pairs = zip(per_category(whole)[0].tolist(), per_category(drawn).T, strict=True)
-    return _Scores({n: (once[n].item(), each[n]) for n in NUMBERS}, dict(zip(names, pairs, strict=True)))
+    told = {n: (once[n].item(), each[n]) for n in NUMBERS}
+    for name, sort in sorts.items():
+        matches = Matches.of(sort, results, run.max_detections).of_all_sizes()
+        own, resampled = (numbers(average_precision(matches, w))["AP"] for w in (None, weights))
+        told[name] = own.item(), resampled
+    return _Scores(told, dict(zip(names, pairs, strict=True)))
 
 
 def _row(variant: Variant, baseline: Variant, scores: dict[Path, _Scores], classes: int) -> Row:
@@ -154,7 +166,14 @@ def _row(variant: Variant, baseline: Variant, scores: dict[Path, _Scores], class
         compared = () if variant is baseline else own[0]
         told.append({name: paired_difference(_stacked(own, name), _stacked(other, name)) for name in compared})
     spreads, differences, categories, category_differences = told
+    if crowding.NAMES.keys() <= differences.keys():
+        differences[crowding.MORE] = paired_difference(_touching_less_apart(ours), _touching_less_apart(theirs))
     return Row(variant, spreads, categories, differences, category_differences, costs_of(variant, classes))
+
+
+def _touching_less_apart(scores: Sequence[_Scores]) -> tuple[np.ndarray, np.ndarray]:
+    touching, apart = (_stacked([score.numbers for score in scores], name) for name in crowding.NAMES)
+    return touching[0] - apart[0], touching[1] - apart[1]
 
 
 def _stacked(scores: Sequence[Scored], name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from aggmask.metrics.resampling import NUMBERS, Interval
+from aggmask.metrics import crowding
+from aggmask.metrics.resampling import Interval
 from aggmask.reporting.costs import COSTS
 from aggmask.reporting.summary import Row, Spread, Summary
 
 NOTHING = "–"
+_COMPARED = ("AP", *crowding.NAMES)  # numbers whose difference to the baseline has a column
 
 
 class Cell(NamedTuple):
@@ -23,9 +25,13 @@ class Cell(NamedTuple):
 
 def columns(summary: Summary) -> list[str]:
     """Headings; costs that nothing says are left out."""
-    first, *others = NUMBERS
+    headings = []
+    for name in summary.rows[0].numbers:
+        headings.append(f"AP {crowding.NAMES[name]}" if name in crowding.NAMES else name)
+        headings += [f"Δ{headings[-1]} [95 %]"] if name in _COMPARED else []
+    headings += ["Δtouching − Δapart [95 %]"] if _touch(summary) else []
     costs = [f"{heading} [{unit}]" for _, heading, unit in _costs(summary)]
-    return ["variant", "seeds", first, "ΔAP [95 %]", *others, *costs]
+    return ["variant", "seeds", *headings, *costs]
 
 
 def cells(summary: Summary) -> list[list[Cell]]:
@@ -53,12 +59,20 @@ def as_latex(summary: Summary) -> str:
 
 def explanation(summary: Summary) -> str:
     """One paragraph: what is averaged over what."""
-    return (
-        f"Mask AP x 100 on {len(summary.truth.sizes)} validation images: mean ± standard deviation (n - 1) over seeds. "
-        f"ΔAP: the difference to “{summary.baseline.label}” of the means over seeds, with the 95 % percentile interval "
-        f"of {summary.resamples} paired bootstrap resamples of the images; it does not hold the spread over "
-        "seeds. Bold: 0 is outside of it."
+    text = (
+        f"Mask AP x 100 on {len(summary.truth.sizes)} {said_of(summary.split)} images: mean ± standard deviation "
+        f"(n - 1) over seeds. ΔAP: the difference to “{summary.baseline.label}” of the means over seeds, with the 95 % "
+        f"percentile interval of {summary.resamples} paired bootstrap resamples of the images; it does not hold the "
+        "spread over seeds. Bold: 0 is outside of it."
     )
+    if _touch(summary):
+        text += f" Touching: objects with another one of their category at most {crowding.GAP} pixels away."
+    return text
+
+
+def said_of(split: str) -> str:
+    """A split's name in a sentence."""
+    return "validation" if split == "val" else split
 
 
 def percent(spread: Spread) -> str:
@@ -75,6 +89,10 @@ def signed(interval: Interval) -> str:
     return f"{value} [{low}, {high}]"
 
 
+def _touch(summary: Summary) -> bool:
+    return crowding.NAMES.keys() <= summary.rows[0].numbers.keys()
+
+
 def _costs(summary: Summary) -> Iterator[tuple[str, str, str]]:
     for name, (heading, unit) in COSTS.items():
         if any(row.costs[name] is not None for row in summary.rows):
@@ -82,18 +100,22 @@ def _costs(summary: Summary) -> Iterator[tuple[str, str, str]]:
 
 
 def _line(summary: Summary, row: Row) -> list[Cell]:
-    first, *others = (Cell(percent(s), None if math.isnan(s.mean) else s.mean) for s in row.numbers.values())
+    numbers = []
+    for name, spread in row.numbers.items():
+        numbers.append(Cell(percent(spread), None if math.isnan(spread.mean) else spread.mean))
+        numbers += [_difference(summary, row, name)] if name in _COMPARED else []
+    numbers += [_difference(summary, row, crowding.MORE)] if _touch(summary) else []
     done, all_runs = len(row.variant.finished), len(row.variant.runs)
     seeds = Cell(str(done) if done == all_runs else f"{done} of {all_runs}", done)
     costs = (row.costs[name] for name, _, _ in _costs(summary))
     written = [Cell(NOTHING if value is None else _three_digits(value), value) for value in costs]
-    return [Cell(row.variant.label, None), seeds, first, _difference(summary, row), *others, *written]
+    return [Cell(row.variant.label, None), seeds, *numbers, *written]
 
 
-def _difference(summary: Summary, row: Row) -> Cell:
+def _difference(summary: Summary, row: Row, name: str) -> Cell:
     if row.variant is summary.baseline:
         return Cell("baseline", 0.0)
-    interval = row.differences["AP"]
+    interval = row.differences[name]
     if math.isnan(interval.value):
         return Cell(NOTHING, None)
     return Cell(signed(interval), interval.value, clear=interval.low > 0 or interval.high < 0)

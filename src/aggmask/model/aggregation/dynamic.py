@@ -18,8 +18,8 @@ from aggmask.errors import UserError
 from aggmask.model.aggregation.context import PYRAMID_MAPS, ContextBranch
 from aggmask.model.aggregation.first_layer import FirstLayer
 from aggmask.model.aggregation.neighbors import FixedWindow, neighbors, settle_window
+from aggmask.model.aggregation.start import start_of
 from aggmask.model.aggregation.weights import CategoryWeights
-from aggmask.model.tower import PRIOR_BIAS
 from aggmask.structures import Cells, GridLevel
 
 
@@ -63,13 +63,13 @@ class DynamicAggregation(nn.Module):
         neighbors: Callable[..., nn.Module] = FixedWindow,
     ) -> None:
         super().__init__()
-        _check(layers=layers, kernel=kernel, channels=channels, context_channels=context_channels, init=init)
+        _check(layers=layers, kernel=kernel, channels=channels, context_channels=context_channels)
         if context_layers not in (1, 2):
             raise UserError(f"model.aggregation.context_layers={context_layers}: must be 1 or 2")
         self.levels = tuple(levels)
         self.window = settle_window(window, levels)
         self.context_channels, self.kernel, self.residual = context_channels, kernel, residual
-        self.representation_bias = PRIOR_BIAS if init == "published" else 0.0
+        self.representation_bias = start_of(init)
         widths = [self.window + context_channels, *[channels] * (layers - 1), 1]
         self.shapes = [(o, i, kernel, kernel) for i, o in pairwise(widths)]
         numbers = sum(o * i * kernel**2 + o for o, i, *_ in self.shapes)
@@ -161,7 +161,7 @@ class DynamicRule:
         return torch.cat(shares).unflatten(0, bias.shape)
 
 
-def _check(layers: int, kernel: int, channels: int, context_channels: int, init: str) -> None:
+def _check(layers: int, kernel: int, channels: int, context_channels: int) -> None:
     for name, value, least in (
         ("layers", layers, 1),
         ("channels", channels, 1),
@@ -171,5 +171,3 @@ def _check(layers: int, kernel: int, channels: int, context_channels: int, init:
             raise UserError(f"model.aggregation.{name}={value}: must be {least} or more")
     if kernel < 1 or kernel % 2 == 0:
         raise UserError(f"model.aggregation.kernel={kernel}: must be odd (1, 3, 5, ...)")
-    if init not in ("published", "zero"):
-        raise UserError(f"model.aggregation.init={init}: must be published or zero")

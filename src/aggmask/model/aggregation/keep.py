@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from aggmask.model.aggregation.first_layer import FirstLayer
 from aggmask.model.aggregation.neighbors import neighbors
-from aggmask.model.tower import PRIOR_BIAS
+from aggmask.model.aggregation.start import start_of
 from aggmask.structures import Cells, GridLevel
 
 
 class KeepCell(nn.Module):
-    """The mask of a cell is the representation of its nearest mask cell. The null object of the aggregations."""
+    """The mask of a cell is the representation of its nearest mask cell. The null object of the aggregations.
 
-    representation_bias = PRIOR_BIAS
+    Args:
+        levels: the head's levels.
+        pyramid_channels, cell_channels: not needed.
+        init: what the representations start with, as in `DynamicAggregation`: comparisons need the same start.
+
+    Raises:
+        UserError: there is no such start.
+    """
+
     pyramid_maps = 0  # that it reads
 
-    def __init__(self, levels: Sequence[GridLevel], pyramid_channels: int, cell_channels: int) -> None:
+    def __init__(
+        self,
+        levels: Sequence[GridLevel],
+        pyramid_channels: int,
+        cell_channels: int,
+        init: Literal["published", "zero"] = "published",
+    ) -> None:
         super().__init__()
         self.levels = tuple(levels)
+        self.representation_bias = start_of(init)
 
     def forward(
         self, pyramid: Sequence[Tensor], features: Sequence[Tensor], category_features: Sequence[Tensor]

@@ -1,0 +1,194 @@
+"""Does aggregation help? The whole study, as docs/study tells it: `python -m benchmarks.study --help`.
+
+Everything is done by commands that anyone can type; this file only says them in their order, and goes on where it was
+stopped. The learning rate is tuned on val for the baseline alone, and then everybody's. Two tables: with the same
+number of steps, and with the number of steps that takes each variant the baseline's time, by the step times of the
+first table. The checkpoint of a run is chosen on val, what is reported is on test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import multiprocessing
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from aggmask.assembly.config import conf_dir
+from aggmask.report import report
+from aggmask.reporting.runs import FINISHED, Run, read_runs
+
+BASELINES = {
+    "study": "model/aggregation=none model.aggregation.init=zero",
+    "study_small": "model/aggregation=none model.aggregation.init=zero",
+    "study_solov2": "model/aggregation=none",
+}
+
+
+def jobs_of(sweep: str) -> list[list[str]]:
+    """The variants of a sweep of conf/sweep: their overrides."""
+    content = OmegaConf.load(Path(conf_dir(), "sweep", f"{sweep}.yaml"))
+    return [list(job) for job in content.hydra.sweeper.jobs]
+
+
+def aps_by_rate(runs: Sequence[Run]) -> dict[float, float]:
+    """Learning rate -> best AP on val."""
+    return {run.config["optim"]["lr"]: max(value for *_, value in run.logged["val/AP"]) for run in runs}
+
+
+def same_time(jobs: Sequence[Sequence[str]], runs: Sequence[Run], baseline: Sequence[str]) -> list[list[str]]:
+    """Each job with the number of steps that takes it the baseline's time, evaluated halfway and at the end.
+
+    Args:
+        runs: of the same jobs with the same number of steps.
+        baseline: the job whose time all get.
+    """
+    seconds = {}
+    for job in jobs:
+        own = [run for run in runs if set(job) == _typed(run, jobs)]
+        seconds[tuple(job)] = median(median(value for *_, value in run.logged["train/step_seconds"]) for run in own)
+    steps = runs[0].config["trainer"]["max_steps"]
+    timed = []
+    for job in jobs:
+        half = max(1, round(steps * seconds[tuple(baseline)] / seconds[tuple(job)] / 2))
+        timed.append([*job, f"trainer.max_steps={2 * half}", f"trainer.val_check_interval={half}"])
+    return timed
+
+
+def _typed(run: Run, jobs: Sequence[Sequence[str]]) -> set[str]:
+    """What tells a run's job from others."""
+    return set(run.overrides) & {text for job in jobs for text in job}
+
+
+def quoted(jobs: Sequence[Sequence[str]]) -> str:
+    """A list of jobs as one override of `hydra/sweeper=list`."""
+    return "hydra.sweeper.jobs=[" + ",".join("[" + ",".join(f"'{text}'" for text in job) + "]" for job in jobs) + "]"
+
+
+class Study:
+    """One study in one folder.
+
+    Args:
+        settings: what the command line says.
+    """
+
+    def __init__(self, settings: argparse.Namespace) -> None:
+        self.settings, self.folder = settings, Path(settings.folder).resolve()
+        self.baseline = BASELINES[settings.sweep].split()
+        self.record: dict[str, Any] = {"began": time.strftime("%Y-%m-%d %H:%M"), "commands": [], "seconds": {}}
+
+    def run(self) -> None:
+        """From nothing to two tables."""
+        jobs, seeds = jobs_of(self.settings.sweep), f"seed={self.settings.seeds}"
+        rates = {} if self.settings.lr else aps_by_rate(self._sweep("rate", "+sweep=study_rate"))
+        chosen = self.settings.lr or max(rates, key=rates.get)
+        self.record |= {"val AP by learning rate": rates, "learning rate": chosen}
+        shared = ["hydra/sweeper=list", f"optim.lr={chosen}", seeds]
+        runs = self._sweep("steps", *shared, quoted(jobs))
+        self._tell("steps")
+        self._sweep("time", *shared, quoted(same_time(jobs, runs, self.baseline)))
+        self._tell("time")
+
+    def _sweep(self, name: str, *arguments: str) -> list[Run]:
+        """Train what is not trained yet; the finished runs."""
+        place, settings, began = self.folder / name, self.settings, time.monotonic()
+        steps = [f"trainer.max_steps={settings.steps}", f"trainer.val_check_interval={max(1, settings.steps // 2)}"]
+        said = [f"experiment={settings.experiment}", f"data={settings.data}", *settings.overrides]
+        said += [*(() if name == "time" else steps), "trainer.enable_progress_bar=false", *arguments]
+        start = f"sweep.resume={place}" if (place / "sweep.json").is_file() else f"hydra.sweep.dir={place}"
+        self._command("aggmask.train", "--multirun", *said, f"sweep.n_jobs={settings.n_jobs}", start)
+        self.record["seconds"][f"{name}: training"] = round(time.monotonic() - began)
+        return [run for run in read_runs(place) if run.state == FINISHED]
+
+    def _tell(self, name: str) -> None:
+        """Evaluate every run on test, and write the report."""
+        began, runs = time.monotonic(), [run for run in read_runs(self.folder / name) if run.state == FINISHED]
+        waiting = [run.folder for run in runs if not run.results_file("test").is_file()]
+        with ProcessPoolExecutor(self.settings.n_jobs, multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(evaluate_on_test, waiting))
+        self.record["seconds"][f"{name}: evaluation on test"] = round(time.monotonic() - began)
+        output = Path(self.settings.output) / name
+        report(self.folder / name, self._baseline_of(runs), output, pictures=0, split="test")
+        self.record |= {"machine": machine(), "settings": vars(self.settings)}
+        (output.parent / "record.json").write_text(json.dumps(self.record, indent=1) + "\n")
+
+    def _baseline_of(self, runs: Sequence[Run]) -> str:
+        """A run of the baseline, by which the report finds its variant."""
+        jobs = jobs_of(self.settings.sweep)
+        return next(run.name for run in runs if _typed(run, jobs) == set(self.baseline))
+
+    def _command(self, module: str, *arguments: str) -> None:
+        told = shlex.join(["python", "-m", module, *arguments]).replace(str(self.folder), self.settings.folder)
+        print(told, flush=True)
+        self.record["commands"].append(told)
+        subprocess.run([sys.executable, "-m", module, *arguments], check=True)
+
+
+def evaluate_on_test(folder: Path) -> None:
+    """What `python -m aggmask.evaluate checkpoint=FOLDER/best.ckpt split=test` does, without starting Python anew."""
+    import torch
+    from hydra import compose, initialize_config_dir
+
+    from aggmask.assembly.config import plain, register_resolvers
+    from aggmask.evaluate import evaluate
+
+    torch.set_num_threads(1)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    register_resolvers()
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        said = [f"checkpoint='{folder / 'best.ckpt'}'", "split=test", "trainer.enable_progress_bar=false"]
+        evaluate(plain(compose("evaluate", overrides=said)))
+
+
+def machine() -> Mapping[str, Any]:
+    """What the times hold for."""
+    import torch
+
+    names = Path("/proc/cpuinfo")
+    lines = names.read_text().splitlines() if names.is_file() else []
+    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "torch": torch.__version__}
+
+
+def settings_of(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line; names that are left out follow from others."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__.partition("\n")[0])
+    parser.add_argument("--experiment", default="study", help="study, or study_solov2")
+    parser.add_argument("--sweep", help="of conf/sweep: by default what the experiment is called; or study_small")
+    parser.add_argument("--data", default="shapes_hard", help="shapes_hard, or composites")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--steps", type=int, default=1000, help="of the first table")
+    parser.add_argument("--lr", type=float, help="by default tuned on val for the baseline")
+    parser.add_argument("--n-jobs", type=int, default=2, help="at the same time")
+    parser.add_argument("--folder", help="for the runs: by default studies/EXPERIMENT-DATA")
+    parser.add_argument("--output", help="for the tables: by default docs/study/EXPERIMENT-DATA")
+    parser.add_argument("overrides", nargs="*", help="key=value for every training")
+    settings = parser.parse_args(arguments)
+    settings.sweep = settings.sweep or settings.experiment
+    name = f"{settings.sweep}-{settings.data}"
+    settings.folder = settings.folder or f"studies/{name}"
+    settings.output = settings.output or f"docs/study/{name}"
+    if settings.sweep not in BASELINES:
+        parser.error(f"--sweep={settings.sweep}: must be one of {', '.join(BASELINES)}")
+    return settings
+
+
+def main() -> None:
+    """Entry point of `python -m benchmarks.study`."""
+    Study(settings_of(sys.argv[1:])).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Data sets that are made here, written to disk once and whole, in COCO layout.
+
+A folder says in its stamp, `<name>.json`, what it was made from. The same wish again costs nothing, another one makes
+the folder anew, and a folder without such a stamp is somebody else's and is never touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+
+from aggmask.data.outlines import Scene, segment
+from aggmask.errors import UserError
+from aggmask.structures import Category
+
+
+def check_counts(name: str, least_size: int, size: int | tuple[int, int], seed: int, **counts: int) -> None:
+    """Look whether the numbers that all such data sets have make sense.
+
+    Raises:
+        UserError: names them all.
+    """
+    sides = (size,) if isinstance(size, int) else size
+    if min(sides) < least_size or seed < 0 or min(counts.values()) < 1:
+        given = ", ".join(f"{key}={value!r}" for key, value in {"size": size, **counts, "seed": seed}.items())
+        raise UserError(f"{name}: need size >= {least_size}, seed >= 0 and {', '.join(counts)} >= 1; got {given}")
+
+
+def write_splits(
+    root: str | Path,
+    name: str,
+    stamp: Mapping[str, Any],
+    categories: Sequence[Category],
+    splits: Mapping[str, int],
+    draw: Callable[[np.random.Generator, str], Scene],
+) -> None:
+    """Write the data set, unless `root` holds just this one already.
+
+    Files: `annotations/instances_<split>.json` and the pictures in `<split>`. The folder appears at once when
+    complete, so an interrupted or a concurrent call leaves nothing half written. A picture depends on the seed, its
+    split and its number alone: asking for more of them keeps the first ones, and no two splits share one.
+
+    Args:
+        root: folder to make; its parents are made too.
+        name: of the data set.
+        stamp: everything that the pictures depend on, as plain values; `seed` and `size` (height, width) among them.
+        splits: name -> number of pictures.
+        draw: (random numbers, name of the split) -> a picture.
+
+    Raises:
+        UserError: `root` holds something that this function did not write.
+    """
+    root, stamp = Path(root), {"data": f"aggmask {name}", **stamp}
+    if _stamp_in(root, name) == stamp:
+        return
+    _check_ours(root, name)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as work:
+        new = Path(work) / "new"
+        (new / "annotations").mkdir(parents=True)
+        for number, (split, images) in enumerate(splits.items()):
+            streams = (np.random.default_rng([stamp["seed"], number, index]) for index in range(images))
+            ids = range(number + 1, number + 1 + len(splits) * images, len(splits))  # of no other split
+            scenes = ((image_id, draw(rng, split)) for image_id, rng in zip(ids, streams, strict=True))
+            _write_split(new, split, categories, scenes, stamp["size"])
+        (new / f"{name}.json").write_text(json.dumps(stamp, indent=1))
+        _check_ours(root, name)
+        try:
+            if root.exists():
+                os.rename(root, Path(work) / "old")
+            os.rename(new, root)
+        except OSError:
+            if _stamp_in(root, name) != stamp:  # else another process wrote the same meanwhile
+                raise
+
+
+def _write_split(
+    folder: Path, split: str, categories: Sequence[Category], scenes: Iterable[tuple[int, Scene]], size: Sequence[int]
+) -> None:
+    """Pictures and annotation file of one split."""
+    (folder / split).mkdir()
+    records, annotations = [], []
+    height, width = size
+    for image_id, scene in scenes:
+        record = {"id": image_id, "file_name": f"{image_id:012d}.jpg", "height": height, "width": width}
+        jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(scene.pixels), quality=95, colorsubsampling="444")
+        (folder / split / record["file_name"]).write_bytes(jpeg)
+        records.append(record)
+        for label, visible in zip(scene.labels, scene.visible, strict=True):
+            if mask := segment(visible):
+                ids = {"id": len(annotations) + 1, "image_id": image_id, "category_id": categories[label].id}
+                annotations.append(ids | {"iscrowd": 0} | mask)
+    listed = [{"id": c.id, "name": c.name, "supercategory": "shape"} for c in categories]
+    content = {"images": records, "annotations": annotations, "categories": listed}
+    (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content, separators=(",", ":")))
+
+
+def _stamp_in(root: Path, name: str) -> dict[str, Any] | None:
+    """What the folder says it was made from; None where it says nothing."""
+    try:
+        stamp = json.loads((root / f"{name}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return stamp if isinstance(stamp, dict) and stamp.get("data") == f"aggmask {name}" else None
+
+
+def _check_ours(root: Path, name: str) -> None:
+    if root.exists() and not (root.is_dir() and (_stamp_in(root, name) or not any(root.iterdir()))):
+        raise UserError(
+            f"{root} exists and was not written by the {name} data set (no {name}.json of ours in it): "
+            "nothing was changed. Name another folder, or move this one away."
+        )

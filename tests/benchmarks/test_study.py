@@ -1,0 +1,117 @@
+"""The study's steps: variants, the tuned rate, the same time for all, and that it goes through all of them."""
+
+import json
+
+import pytest
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from aggmask import train
+from aggmask.assembly.build import build
+from aggmask.launcher.ledger import Ledger
+from aggmask.launcher.schedule import Schedule
+from aggmask.reporting.runs import FINISHED, Run
+from benchmarks import study
+from tests.runs import command
+
+
+def run_of(job, seconds=1.0, lr=0.001, aps=(0.1,), steps=100, name="0"):
+    logged = {"train/step_seconds": [(0, i, seconds) for i in range(3)], "val/AP": [(0, 0, ap) for ap in aps]}
+    run = Run(None, name, {"optim": {"lr": lr}, "trainer": {"max_steps": steps}}, ("seed=0", *job), FINISHED, "")
+    object.__setattr__(run, "logged", logged)
+    return run
+
+
+def test_the_rate_with_the_best_ap_at_any_time_is_known():
+    aps = study.aps_by_rate([run_of([], lr=0.001, aps=(0.1, 0.3, 0.2)), run_of([], lr=0.002, aps=(0.25,))])
+    assert aps == {0.001: 0.3, 0.002: 0.25}
+
+
+def test_a_variant_that_takes_twice_as_long_gets_half_of_the_steps():
+    jobs = [["a=1"], ["a=2"], ["a=2", "b=1"]]
+    runs = [run_of(job, seconds) for job, seconds in zip(jobs, (1.0, 2.0, 0.5), strict=True)]
+    runs.append(run_of(["a=2"], 2.2))
+    runs.append(run_of(["a=2"], 30.0))  # somebody else used the machine
+    timed = study.same_time(jobs, runs, ["a=1"])
+    assert timed[0] == ["a=1", "trainer.max_steps=100", "trainer.val_check_interval=50"]
+    assert timed[1] == ["a=2", "trainer.max_steps=46", "trainer.val_check_interval=23"]
+    assert timed[2] == ["a=2", "b=1", "trainer.max_steps=200", "trainer.val_check_interval=100"]
+
+
+@pytest.mark.parametrize(("sweep", "experiment"), [(name, name.removesuffix("_small")) for name in study.BASELINES])
+def test_every_variant_is_a_model_of_its_own(sweep, experiment, monkeypatch, capsys, tmp_path):
+    """Composed and checked as the sweep does it; the list of jobs and the grid of seeds together."""
+    monkeypatch.setattr(Schedule, "run", lambda self, jobs: [job.finish(None) for job in jobs])
+    said = ["--multirun", f"+sweep={sweep}", f"experiment={experiment}", f"hydra.sweep.dir={tmp_path}/sweep"]
+    seeds = "seed=0,1" if sweep == "study_small" else "seed=0"
+    status, text = command(monkeypatch, capsys, train, *said, seeds)
+    assert status == 0, text
+    jobs, listed = Ledger.read(tmp_path / "sweep").jobs(), study.jobs_of(sweep)
+    assert len(jobs) == (1 + seeds.count(",")) * len(listed)
+    models = [json.dumps(job.config["model"]) for job in jobs if job.config["seed"] == 0]
+    assert len(set(models)) == len(listed)
+    assert study.BASELINES[sweep].split() in listed
+    for text in models if sweep != "study_small" else ():  # which are among those of study
+        model = json.loads(text)
+        model["backbone"] |= {"pretrained": False, "weights": None}
+        with torch.device("meta"):
+            assert len(build(model, num_classes=8).head.levels) == 3
+    assert all(job.config["data"]["root"] == "datasets/shapes_hard" for job in jobs)
+
+
+def test_rates_are_tried_for_the_baseline_alone(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(Schedule, "run", lambda self, jobs: [job.finish(None) for job in jobs])
+    said = ["--multirun", "+sweep=study_rate", "experiment=study", f"hydra.sweep.dir={tmp_path}/sweep"]
+    status, text = command(monkeypatch, capsys, train, *said)
+    assert status == 0, text
+    jobs = Ledger.read(tmp_path / "sweep").jobs()
+    assert [job.config["optim"]["lr"] for job in jobs] == [0.0005, 0.001, 0.002, 0.004]
+    assert {job.config["model"]["aggregation"]["_target_"].rpartition(".")[2] for job in jobs} == {"KeepCell"}
+    assert set(study.BASELINES["study"].split()) <= set(jobs[0].overrides)
+
+
+def test_it_trains_evaluates_and_tells_both_tables(monkeypatch, tmp_path):
+    """Only its own steps: what they start is replaced."""
+    calls, told = [], []
+    listed = study.jobs_of("study_small")
+    runs = [run_of(job, seconds) for job, seconds in zip(listed, (1.0, 2.0, 1.5), strict=True)]
+    for run, name in zip(runs, "012", strict=True):
+        object.__setattr__(run, "name", name)
+        object.__setattr__(run, "folder", tmp_path / name)
+        (tmp_path / name / "test").mkdir(parents=True)
+        (tmp_path / name / "test" / "results.json").write_text("[]")
+    monkeypatch.setattr(study.subprocess, "run", lambda words, check: calls.append(words[3:]))
+    monkeypatch.setattr(study, "read_runs", lambda place: runs)
+    monkeypatch.setattr(study, "report", lambda *a, **k: (told.append((a, k)), a[2].mkdir(parents=True)))
+    said = ["--sweep", "study_small", "--steps", "100", "--seeds", "0,1", "--data", "composites", "data.flip=0"]
+    study.Study(study.settings_of([*said, "--folder", f"{tmp_path}/work", "--output", f"{tmp_path}/out"])).run()
+    rate, steps, timed = calls
+    assert "+sweep=study_rate" in rate
+    for words in calls:
+        assert {"experiment=study", "data=composites", "data.flip=0", "sweep.n_jobs=2"} <= set(words)
+    assert "trainer.max_steps=100" in steps
+    assert {"optim.lr=0.001", "seed=0,1", "hydra/sweeper=list"} <= set(steps) & set(timed)
+    assert "trainer.max_steps=50" in timed[-3] or any("trainer.max_steps=50" in word for word in timed)
+    assert "trainer.max_steps=100" not in timed
+    for (folder, baseline, output), options in told:
+        assert (folder.name, baseline, output.name) in [("steps", "0", "steps"), ("time", "0", "time")]
+        assert options == {"pictures": 0, "split": "test"}
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert len(record["commands"]) == 3
+    assert record["commands"][0].startswith("python -m aggmask.train --multirun")
+    assert str(tmp_path / "work") in record["commands"][0]
+    assert record["machine"]["cores"] > 0
+    assert record["learning rate"] == 0.001
+
+
+def test_a_list_of_jobs_comes_through_the_command_line():
+    jobs = [["model/aggregation=none", "optim.lr=0.001"], ["model.aggregation.window=9"]]
+    override = OverridesParser.create().parse_override(study.quoted(jobs))
+    assert override.key_or_group == "hydra.sweeper.jobs"
+    assert override.value() == jobs
+
+
+def test_a_sweep_without_a_baseline_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        study.settings_of(["--sweep", "window"])
+    assert "--sweep=window: must be one of study, study_small, study_solov2" in capsys.readouterr().err

@@ -1,0 +1,93 @@
+"""Which objects touch, and what AP over them alone counts."""
+
+import numpy as np
+import pytest
+import torch
+
+from aggmask.metrics import crowding, rle
+from aggmask.metrics.evaluators import evaluate
+from aggmask.metrics.ground_truth import GroundTruth
+from aggmask.metrics.resampling import Matches, average_precision, numbers
+
+SIZE = (40, 60)
+
+
+def box(left, top, right, bottom):
+    mask = np.zeros(SIZE, bool)
+    mask[top:bottom, left:right] = True
+    counts = rle.encode(torch.from_numpy(mask)[None])[0].decode()
+    return {"size": list(SIZE), "counts": counts}
+
+
+def truth_of(*objects, images=(1, 2)):
+    """(image, category, box[, crowd]) each."""
+    annotations = [
+        {
+            "id": number, "image_id": image, "category_id": category, "iscrowd": int(bool(crowd)),
+            "area": float(rle.area([box(*place)])[0]), "segmentation": box(*place),
+        }
+        for number, (image, category, place, *crowd) in enumerate(objects, start=1)
+    ]  # fmt: skip
+    return GroundTruth(dict.fromkeys(images, SIZE), {1: "a", 2: "b"}, annotations)
+
+
+def found_of(*objects):
+    return [{"image_id": i, "category_id": c, "score": s, "segmentation": box(*place)} for i, c, place, s in objects]
+
+
+@pytest.mark.parametrize(
+    ("second", "touch"),
+    [
+        ((1, 1, (20, 10, 30, 20)), True),
+        ((1, 1, (21, 10, 30, 20)), True),  # one pixel between
+        ((1, 1, (22, 10, 30, 20)), False),  # two pixels
+        ((1, 1, (21, 21, 30, 30)), True),  # the same across a corner
+        ((1, 1, (12, 12, 18, 18)), True),  # on top of it
+        ((1, 2, (20, 10, 30, 20)), False),  # of another category
+        ((2, 1, (20, 10, 30, 20)), False),  # in another image
+        ((1, 1, (20, 10, 30, 20), True), False),  # a crowd
+    ],
+)
+def test_objects_touch_where_less_than_two_pixels_are_between(second, touch):
+    found = crowding.touching(truth_of((1, 1, (10, 10, 20, 20)), second))
+    assert found == ({1, 2} if touch else set())
+
+
+def test_boxes_that_meet_are_not_enough():
+    l_shape = np.zeros(SIZE, bool)
+    l_shape[5:35, 5:8] = l_shape[32:35, 5:35] = True
+    truth = truth_of((1, 1, (5, 5, 35, 35)), (1, 1, (20, 5, 30, 15)))
+    counts = rle.encode(torch.from_numpy(l_shape)[None])[0].decode()
+    truth.annotations[0]["segmentation"] = {"size": list(SIZE), "counts": counts}
+    assert crowding.touching(truth) == set()
+    assert crowding.touching(truth, gap=13) == {1, 2}
+
+
+@pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
+def test_objects_of_the_other_sort_are_ignored_with_what_is_found_of_them(backend):
+    """Two that touch, of which one is found; two apart, both found; and a detection of nothing."""
+    pair, alone = [(1, 1, (5, 5, 15, 15)), (1, 1, (15, 5, 25, 15))], [(1, 1, (40, 25, 50, 35)), (2, 1, (5, 5, 15, 15))]
+    truth = truth_of(*pair, *alone)
+    found = found_of(
+        (1, 1, (5, 5, 15, 15), 0.9), (1, 1, (40, 25, 50, 35), 0.8), (2, 1, (40, 5, 50, 15), 0.7),
+        (2, 1, (5, 5, 15, 15), 0.6),
+    )  # fmt: skip
+    aps = {name: evaluate(sort, found, backend=backend).summary()["AP"] for name, sort in crowding.split(truth).items()}
+    assert aps["APt"] == pytest.approx(51 / 101)  # precision 1 up to half of the recall
+    assert aps["APa"] == pytest.approx((51 + 50 * 2 / 3) / 101)  # the miss lies before the second hit
+    assert aps["APt"] < evaluate(truth, found, backend=backend).summary()["AP"] < aps["APa"]
+
+
+def test_resampling_counts_the_same():
+    truth = truth_of((1, 1, (5, 5, 15, 15)), (1, 1, (15, 5, 25, 15)), (2, 1, (5, 5, 15, 15)), (2, 2, (30, 5, 50, 15)))
+    found = found_of((1, 1, (5, 5, 15, 15), 0.9), (2, 1, (5, 6, 15, 16), 0.8), (2, 2, (30, 5, 48, 15), 0.7))
+    for sort in crowding.split(truth).values():
+        matches = Matches.of(sort, found)
+        whole = numbers(average_precision(matches))["AP"].item()
+        assert whole == pytest.approx(evaluate(sort, found).summary()["AP"])
+        assert numbers(average_precision(matches.of_all_sizes()))["AP"].item() == whole
+        assert len(matches.of_all_sizes().cells) < len(matches.cells)
+
+
+def test_where_nothing_touches_there_is_no_split():
+    assert crowding.split(truth_of((1, 1, (5, 5, 15, 15)))) == {}
