@@ -102,6 +102,18 @@ def test_touching_objects_differ_in_color():
     assert far[-1] == PALETTE[0]
 
 
+def test_what_is_the_same_object_has_the_same_color_in_another_picture():
+    boxes = [(20, 20, 200, 200), (300, 20, 480, 200), (20, 300, 200, 480)]
+    truth = objects((500, 500), boxes)
+    found = objects((500, 500), [tuple(x + 5 for x in box) for box in reversed(boxes)], [0.9, 0.8, 0.7])
+    first, second, alone = (np.array(p) for p in (
+        draw(gray(500, 500), truth), draw(gray(500, 500), found, like=truth), draw(gray(500, 500), found)
+    ))  # fmt: skip
+    places = [((y1 + y2) // 2, (x1 + x2) // 2) for x1, y1, x2, y2 in boxes]
+    assert all((first[place] == second[place]).all() for place in places)
+    assert (alone[places[0]] != second[places[0]]).any()
+
+
 def test_more_objects_in_one_place_than_colors():
     assert len(set(overlay._colors([(0, 0, 9, 9)] * 40))) == len(PALETTE)
 

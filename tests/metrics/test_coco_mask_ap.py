@@ -69,6 +69,8 @@ def test_written_results_are_what_pycocotools_reads(made_up, tmp_path):
     metric.write_results(tmp_path / "new folder" / "results.json")  # one process: no compute needed
     written = json.loads((tmp_path / "new folder" / "results.json").read_text())
     assert written == metric.results() == independent_results(detections)
+    looked_at = json.loads((tmp_path / "new folder" / "evaluated.json").read_text())
+    assert looked_at == sorted(detections)
 
 
 @pytest.mark.parametrize("limit", [1, 3, 300])

@@ -115,19 +115,32 @@ def test_another_ap_than_training_logged_is_noted(sweep, truth):
     assert note == f"The results of 1 runs give another AP than training logged (3: {aps[3]:.4f}, logged 0.0010)."
 
 
-def test_a_partial_evaluation_is_noted(sweep):
+def test_a_partial_evaluation_counts_the_images_without_a_detection_too(sweep, truth):
+    """Run 0 was evaluated on three images and found something in two; the others on four."""
     for run in sweep.iterdir():
-        file = run / "config.yaml"
-        file.write_text(file.read_text().replace("limit_val_batches: 1.0", "limit_val_batches: 1"))
-        found = [r for r in json.loads((run / "results.json").read_text()) if r["image_id"] < 1030]
-        (run / "results.json").write_text(json.dumps(found))
+        ids = sorted(truth.sizes)[: 3 if run.name == "0" else 4]
+        (run / "evaluated.json").write_text(json.dumps(ids))
+        found = [r for r in json.loads((run / "results.json").read_text()) if r["image_id"] in ids]
+        (run / "results.json").write_text(json.dumps([r for r in found if run.name != "0" or r["image_id"] != ids[2]]))
     summary = summarize(sweep, resample_count=1)
-    assert list(summary.truth.sizes) == [1005, 1015, 1025]
-    assert any("6 runs evaluated a part" in note for note in summary.notes)
-    for run in sweep.iterdir():
-        (run / "results.json").write_text("[]")
-    with pytest.raises(UserError, match=r"no run found anything in .*instances_val2017\.json"):
+    assert list(summary.truth.sizes) == sorted(truth.sizes)[:3]
+    assert "over the 3 images that every run has in common" in summary.notes[0]
+    three = truth.restricted_to(set(ids[:3]))
+    found = json.loads((sweep / "0" / "results.json").read_text())
+    alone = summarize(sweep / "0", resample_count=1)
+    assert alone.rows[0].numbers["AP"].mean == pytest.approx(evaluate(three, found).summary()["AP"], abs=1e-12)
+    (sweep / "1" / "evaluated.json").write_text("[]")
+    with pytest.raises(UserError, match="none of which all of them have in common"):
         summarize(sweep, resample_count=1)
+
+
+def test_a_sweep_that_found_nothing_has_zeros(sweep, truth):
+    for run in sweep.iterdir():
+        (run / "evaluated.json").write_text(json.dumps(sorted(truth.sizes)[:2]))
+        (run / "results.json").write_text("[]")
+    summary = summarize(sweep, resample_count=3)
+    assert [row.numbers["AP"].mean for row in summary.rows] == [0, 0, 0]
+    assert summary.rows[1].differences["AP"] == (0, 0, 0)
 
 
 def test_results_of_other_images_are_refused(sweep):

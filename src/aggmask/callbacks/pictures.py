@@ -62,7 +62,7 @@ class ValidationPictures(pl.Callback):
             found = found[found.scores >= self.score_threshold]
             instances = as_instances(found, frame, pl_module.categories, pl_module.decoder.mask_threshold)
             pixels, truth = trainer.datamodule.val_dataset.original(image_id)
-            picture = beside(draw(pixels, truth), draw(pixels, instances, self.score_threshold))
+            picture = beside(draw(pixels, truth), draw(pixels, instances, self.score_threshold, like=truth))
             self._shown.append((image_id, pixels, truth, instances, picture))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -8,7 +8,7 @@ colors left. The choice follows from the order of the scores alone, so that a pi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ def draw(
     instances: Instances,
     score_threshold: float = 0.3,
     max_objects: int | None = None,
+    like: Instances | None = None,
 ) -> Image.Image:
     """The image with its objects; a score of exactly 1 (ground truth) is not written into the label.
 
@@ -39,6 +40,7 @@ def draw(
         image: path, PIL image, (H, W, 3) uint8 array or (3, H, W) uint8 tensor, original frame.
         instances: n objects of that frame; those with a lower score than the threshold are left out.
         max_objects: draw only so many, best first; None for all.
+        like: objects of another picture of this image (ground truth): whatever is the same has its color there.
 
     Returns:
         RGB picture of the image's size. A picture too small for letters (long side below 480) is enlarged by the
@@ -56,7 +58,8 @@ def draw(
     factor = math.ceil(READABLE / max(picture.size))
     picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     windows = [_window(mask, factor) for mask in shown.masks.cpu().numpy()]
-    colors = _colors([window for window, _ in windows])
+    given = _colors_like(shown, like, factor) if like is not None else {}
+    colors = _colors([window for window, _ in windows], given)
     canvas = np.array(picture)
     painted = list(zip(windows, colors, strict=True))[::-1]  # the best object lies on top
     for (window, mask), color in painted:
@@ -141,14 +144,30 @@ def _window(mask: np.ndarray, factor: int) -> tuple[Box, np.ndarray]:
     return (x1 * factor, y1 * factor, x2 * factor, y2 * factor), inside
 
 
-def _colors(boxes: list[Box]) -> list[tuple[int, int, int]]:
-    """A color per object: one that no touching box has yet, if there is any left; of those the least used."""
-    chosen: list[int] = []
+def _colors(boxes: list[Box], given: Mapping[int, int] | None = None) -> list[tuple[int, int, int]]:
+    """A color per object: one that no touching box has yet, if there is any left; of those the least used.
+
+    Args:
+        given: object -> place in PALETTE, where that is settled.
+    """
+    chosen = dict(given or {})
     for i, box in enumerate(boxes):
-        touching = {color for color, other in zip(chosen, boxes[:i], strict=True) if _overlap(box, other, margin=1)}
-        costs = [(color in touching, chosen.count(color)) for color in range(len(PALETTE))]
-        chosen.append(costs.index(min(costs)))
-    return [PALETTE[color] for color in chosen]
+        if i not in chosen:
+            touching = {color for other, color in chosen.items() if _overlap(box, boxes[other], margin=1)}
+            used = list(chosen.values())
+            costs = [(color in touching, used.count(color)) for color in range(len(PALETTE))]
+            chosen[i] = costs.index(min(costs))
+    return [PALETTE[chosen[i]] for i in range(len(boxes))]
+
+
+def _colors_like(shown: Instances, like: Instances, factor: int) -> dict[int, int]:
+    """Object -> the color that `draw` gives its partner in `like`, an IoU of more than a half."""
+    windows = [_window(mask, factor)[0] for mask in like.masks.cpu().numpy()]
+    colors = [PALETTE.index(color) for color in _colors(windows)]
+    ours, theirs = (each.masks.flatten(1).float().cpu() for each in (shown, like))
+    shared = ours @ theirs.T
+    union = ours.sum(1)[:, None] + theirs.sum(1) - shared
+    return {int(i): colors[j] for i, j in (shared > union / 2).nonzero().tolist()}
 
 
 def _overlap(a: Box, b: Box, margin: int = 0) -> int:

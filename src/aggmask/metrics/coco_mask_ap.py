@@ -153,6 +153,8 @@ class CocoMaskAP(torchmetrics.Metric):
     def write_results(self, path: str | Path) -> None:
         """Write the results of all processes as JSON, on the first process; the others do nothing.
 
+        Beside them, `evaluated.json` holds the ids of all images that were given, those without a detection too.
+
         Raises:
             RuntimeError: several processes, and nothing was computed since the last update or reset.
         """
@@ -161,7 +163,9 @@ class CocoMaskAP(torchmetrics.Metric):
                 return
             if self._gathered is None:
                 raise RuntimeError("call compute() before write_results(): it gathers the results of all processes")
-        results.write(self.results(), path)
+        found = self._detections()
+        results.write(results.as_coco(found, self.category_ids), path)
+        results.write(sorted(image.image_id for image in found), Path(path).with_name(results.EVALUATED))
 
     def reset(self) -> None:
         """Forget all images; the ground truth is kept."""

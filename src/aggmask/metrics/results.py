@@ -17,6 +17,7 @@ import numpy as np
 
 from aggmask.files import write_whole
 
+EVALUATED = "evaluated.json"  # beside results: ids of the images that they are of
 _HEADER = np.dtype([("image_id", "<i8"), ("count", "<i8"), ("height", "<i8"), ("width", "<i8")])
 _ROW = np.dtype([("label", "<i4"), ("length", "<i4"), ("score", "<f4")])
 
@@ -78,8 +79,8 @@ def as_coco(records: Iterable[ImageDetections], category_ids: Sequence[int]) -> 
     ]
 
 
-def write(results: list[dict[str, Any]], path: str | Path) -> None:
-    """Write COCO results as JSON; missing folders are made. Raises UserError: see `write_whole`."""
+def write(results: list[Any], path: str | Path) -> None:
+    """Write COCO results, or ids of images, as JSON; missing folders are made. Raises UserError: see `write_whole`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda file: file.write(json.dumps(results).encode()))

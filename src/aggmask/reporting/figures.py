@@ -33,7 +33,7 @@ def differences(summary: Summary) -> Figure | None:
     if not others:
         return None
     sizes = {"AP": "all", **_sizes(summary)}
-    figure, axes = _panels(len(sizes), 0.9 + 0.35 * len(others), sharey=True)
+    figure, axes = _panels(len(sizes), 0.9 + 0.35 * len(others), sharex=True, sharey=True)
     for panel, (name, title) in zip(axes, sizes.items(), strict=True):
         panel.axvline(0, color="black", linewidth=1)
         for height, row in enumerate(others):
@@ -60,8 +60,7 @@ def sizes(summary: Summary) -> Figure:
 def categories(summary: Summary) -> Figure:
     """AP of each category, best of the baseline first, with the deviation over seeds."""
     base = next(row for row in summary.rows if row.variant is summary.baseline)
-    known = [name for name, spread in base.categories.items() if not math.isnan(spread.mean)]
-    known.sort(key=lambda name: -base.categories[name].mean)
+    known = [name for name in by_baseline(summary) if not math.isnan(base.categories[name].mean)]
     spacing = max(0.2, 0.09 * len(summary.rows))
     figure, (panel,) = _panels(1, 1.2 + spacing * len(known))
     for row, shift in zip(summary.rows, _shifts(len(summary.rows)), strict=True):
@@ -70,6 +69,12 @@ def categories(summary: Summary) -> Figure:
     panel.set_yticks(range(len(known)), _column(known))
     panel.set(xlabel="mask AP x 100", ylim=(len(known) - 0.5, -0.5))
     return _with_legend(figure, panel)
+
+
+def by_baseline(summary: Summary) -> list[str]:
+    """Categories, best of the baseline first; those without ground truth last."""
+    base = next(row.categories for row in summary.rows if row.variant is summary.baseline)
+    return sorted(base, key=lambda name: (math.isnan(base[name].mean), -base[name].mean))
 
 
 def costs(summary: Summary) -> Figure | None:

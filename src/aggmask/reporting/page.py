@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 import math
+import shlex
+import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
+import aggmask
 from aggmask.drawing.page import data_address, jpeg_address, render_page
 from aggmask.reporting import figures
 from aggmask.reporting.costs import CANDIDATES
@@ -57,6 +63,7 @@ def render(summary: Summary, pictures: int) -> str:
         __package__,
         title=f"Sweep {summary.folder.resolve().name}",
         facts=_facts(summary),
+        trained=_trained(summary),
         notes=[*summary.notes, *_missing_jobs(summary)],
         headings=columns(summary),
         lines=lines,
@@ -81,6 +88,33 @@ def _facts(summary: Summary) -> str:
     )
 
 
+def _trained(summary: Summary) -> list[str]:
+    """What a print has to say of itself: the command, what all variants share, when, with which version."""
+    began = json.loads(text) if (text := _text(summary.folder / "sweep.json")) else {}
+    told = [f"python -m aggmask.train --multirun {shlex.join(began['arguments'])}"] if began else []
+    configs = [row.variant.finished[0].config for row in summary.rows]
+    shared = [
+        f"{key}={values[0]}"
+        for key in ("trainer.max_epochs", "trainer.max_steps", "data.batch_size", "data.short_side", "optim.lr")
+        if (values := [_at(config, key) for config in configs]) and values[0] not in (None, -1)
+        if all(value == values[0] for value in values)
+    ]
+    last = max(run.results_file(summary.split).stat().st_mtime for run in summary.runs if run.state == FINISHED)
+    ended = time.strftime("%Y-%m-%d %H:%M", time.localtime(last))
+    told.append(f"{', '.join(shared)}. Last evaluation: {ended}. aggmask {aggmask.__version__}.")
+    return told
+
+
+def _text(file: Path) -> str | None:
+    return file.read_text() if file.is_file() else None
+
+
+def _at(config: Mapping[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return config
+
+
 def _missing_jobs(summary: Summary) -> list[str]:
     missing = [run for run in summary.runs if run.state != FINISHED]
     if not missing:
@@ -90,8 +124,9 @@ def _missing_jobs(summary: Summary) -> list[str]:
 
 
 def _categories(summary: Summary) -> list[dict[str, Any]]:
+    """In the order of the figure above it."""
     return [
-        {"name": name, "cells": [_category(row, name) for row in summary.rows]} for name in summary.rows[0].categories
+        {"name": name, "cells": [_category(row, name) for row in summary.rows]} for name in figures.by_baseline(summary)
     ]
 
 

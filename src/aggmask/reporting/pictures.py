@@ -41,7 +41,7 @@ def side_by_side(summary: Summary, count: int) -> list[Strip]:
     for image_id in chosen:
         pixels, truth = dataset.original(image_id)
         shown = [truth, *(_instances(results[image_id], truth.size, dataset.index.categories) for results in found)]
-        strips.append(Strip(image_id, [_drawn(pixels, instances) for instances in shown]))
+        strips.append(Strip(image_id, [_drawn(pixels, instances, truth) for instances in shown]))
     return strips
 
 
@@ -72,7 +72,7 @@ def _instances(results: list[dict[str, Any]], size: tuple[int, int], categories:
     return instances
 
 
-def _drawn(pixels: np.ndarray, instances: Instances) -> Image.Image:
-    picture = draw(pixels, instances, _SCORE)
+def _drawn(pixels: np.ndarray, instances: Instances, truth: Instances) -> Image.Image:
+    picture = draw(pixels, instances, _SCORE, like=truth)
     picture.thumbnail((_LARGEST, _LARGEST))
     return picture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from aggmask.data.datamodule import CocoDataModule
@@ -49,11 +49,3 @@ def _place(run: Run, root: str | None, split: str) -> Split:
 
 def _from(base: Path, place: str | None) -> str | None:
     return place if place is None or is_url(place) else str(base / Path(place).expanduser())
-
-
-def partly_evaluated(runs: Sequence[Run]) -> Iterator[Run]:
-    """Runs whose validation was cut short: the images of their evaluation are not known."""
-    for run in runs:
-        limit = run.config["trainer"].get("limit_val_batches", 1.0)
-        if not (isinstance(limit, float) and limit == 1.0):
-            yield run

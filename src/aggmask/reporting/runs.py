@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from aggmask.errors import UserError
+from aggmask.metrics.results import EVALUATED
 
 FINISHED, FAILED, UNFINISHED = "finished", "failed", "unfinished"
 
@@ -63,6 +64,11 @@ class Run:
             )
         return json.loads(file.read_text())
 
+    def evaluated(self, split: str = "val") -> set[int] | None:
+        """Ids of the images that `results` are of, those without any too; None where nothing says it."""
+        ids = _json(self.results_file(split).with_name(EVALUATED))
+        return None if ids is None else set(ids)
+
     @cached_property
     def logged(self) -> dict[str, list[tuple[float, float, float]]]:
         """Name -> (epoch, step, value) of each time that it was logged, from `metrics.csv`."""
@@ -87,6 +93,8 @@ def read_runs(folder: str | Path) -> list[Run]:
         UserError: there is no such folder, or no job in it.
     """
     root = Path(folder).expanduser()
+    if root.is_file():
+        raise UserError(f"{folder}: that is a file; give the folder of a sweep, like sweeps/2026-01-31_12-00-00")
     if not root.is_dir():
         raise UserError(
             f"{folder}: there is no such folder; give the folder of a sweep, like sweeps/2026-01-31_12-00-00"

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from aggmask.metrics.resampling import (
     resamples,
 )
 from aggmask.reporting.costs import costs_of
-from aggmask.reporting.places import partly_evaluated, validation_data
+from aggmask.reporting.places import validation_data
 from aggmask.reporting.runs import Run, read_runs
 from aggmask.reporting.variants import Variant, choose, group
 
@@ -93,7 +93,8 @@ def summarize(
         split: "val", or another one on which all runs were evaluated since: `python -m aggmask.evaluate split=...`.
 
     Raises:
-        UserError: there is no sweep, nothing in it is finished, or its validation data is not there.
+        UserError: there is no sweep, nothing in it is finished, its runs have no images in common, or the validation
+            data is not there.
     """
     folder = Path(folder).expanduser()
     runs = read_runs(folder)
@@ -106,20 +107,11 @@ def summarize(
     chosen = choose(ready, baseline)
     data = validation_data(finished, folder, root, split)
     truth = ground_truth.load(data.val.annotations, [category.id for category in data.categories])
-    notes = []
-    if split == "val" and (cut := list(partly_evaluated(finished))):
-        truth = truth.restricted_to({found["image_id"] for run in finished for found in run.results()})
-        notes.append(
-            f"{len(cut)} runs evaluated a part of the images (trainer.limit_val_batches): AP is over the "
-            f"{len(truth.sizes)} images in which any run found anything."
-        )
-    if not truth.sizes:
-        raise UserError(
-            f"{folder}: no run found anything in {data.val.annotations}, of which only a part was evaluated"
-        )
+    everything, (truth, notes) = truth, _of_all(finished, truth, split)
     weights = resamples(len(truth.sizes), resample_count)
     sorts = crowding.split(truth)
-    scores = {run.folder: _scores(run, truth, weights, split, sorts) for run in finished}
+    found = {run.folder: _results(run, everything, truth, split) for run in finished}
+    scores = {run.folder: _scores(run, found[run.folder], truth, weights, sorts) for run in finished}
     notes += _disagreements(finished, scores) if split == "val" else []
     rows = [_row(variant, chosen, scores, len(data.categories)) for variant in ready]
     return Summary(folder, runs, variants, rows, chosen, truth, data, resample_count, notes, split)
@@ -135,14 +127,35 @@ class _Scores(NamedTuple):
     categories: Scored
 
 
-def _scores(run: Run, truth: GroundTruth, weights: np.ndarray, split: str, sorts: Mapping[str, GroundTruth]) -> _Scores:
+def _of_all(runs: Sequence[Run], truth: GroundTruth, split: str) -> tuple[GroundTruth, list[str]]:
+    """The ground truth of the images that all runs were evaluated on, and a note where these are not all."""
+    known = [ids for run in runs if (ids := run.evaluated(split)) is not None]
+    common = set.intersection(*known) if known else set(truth.sizes)
+    if common >= truth.sizes.keys():
+        return truth, []
+    if not (shared := truth.restricted_to(common)).sizes:
+        raise UserError("the runs were evaluated on different images, none of which all of them have in common")
+    return shared, [
+        f"Evaluated on a part of the {len(truth.sizes)} images (trainer.limit_val_batches, or images that could not be "
+        f"read): all numbers are over the {len(shared.sizes)} images that every run has in common."
+    ]
+
+
+def _results(run: Run, everything: GroundTruth, truth: GroundTruth, split: str) -> list[dict[str, Any]]:
+    """Of the images that count."""
     results = run.results(split)
-    strangers = {found["image_id"] for found in results} - truth.sizes.keys()
+    strangers = {found["image_id"] for found in results} - everything.sizes.keys()
     if strangers:
         raise UserError(
             f"{run.results_file(split)}: image {min(strangers)} is not in the validation annotations, so these are "
             "others than the run was evaluated on; say where the right ones are: root=DIR"
         )
+    return [found for found in results if found["image_id"] in truth.sizes]
+
+
+def _scores(
+    run: Run, results: list[dict[str, Any]], truth: GroundTruth, weights: np.ndarray, sorts: Mapping[str, GroundTruth]
+) -> _Scores:
     matches = Matches.of(truth, results, run.max_detections)
     whole, drawn = average_precision(matches), average_precision(matches, weights)
     once, each = numbers(whole), numbers(drawn)
