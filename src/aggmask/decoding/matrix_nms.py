@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+_PIXELS = 2**14  # of each mask that are floats at once
+
 
 def matrix_nms(
     masks: Tensor,
@@ -28,9 +30,7 @@ def matrix_nms(
         (n,) float32 scores, in the order given.
     """
     n = len(scores)
-    flat = masks.flatten(1).float()
-    with torch.autocast(flat.device.type, enabled=False):
-        overlap = flat @ flat.T
+    overlap = _overlap(masks.flatten(1))
     area = overlap.diagonal()
     iou = overlap / (area[:, None] + area - overlap).clamp(min=1)
     better = torch.ones((n, n), dtype=torch.bool, device=iou.device).triu(1)  # row better than column
@@ -41,3 +41,13 @@ def matrix_nms(
     else:
         decay = (1 - iou) / (1 - worst).clamp(min=1e-12)
     return scores.float() * (decay.amin(0) if n else 1.0)
+
+
+def _overlap(masks: Tensor) -> Tensor:
+    """(n, pixels) bool -> (n, n) float: pixels that each two have in common. Whole numbers, so that parts add up."""
+    overlap = torch.zeros((len(masks), len(masks)), device=masks.device)
+    with torch.autocast(masks.device.type, enabled=False):
+        for part in masks.split(_PIXELS, 1):
+            floats = part.float()
+            overlap += floats @ floats.T
+    return overlap

@@ -85,9 +85,9 @@ class Frame:
             raise ValueError(f"masks of a crop {self.content} of {self.scaled} cannot return to the original")
         per_mask = max(self.padded[0] * self.padded[1], self.original[0] * self.original[1])
         for part in masks.split(max(1, chunk_pixels // per_mask)) if len(masks) else ():
-            full = F.interpolate(part[None].float(), size=self.padded, mode="bilinear")
+            full = F.interpolate(part[:, None].float(), size=self.padded, mode="bilinear")
             full = full[..., : self.content[0], : self.content[1]]
-            full = F.interpolate(full, size=self.original, mode="bilinear")[0] > threshold
+            full = F.interpolate(full, size=self.original, mode="bilinear")[:, 0] > threshold
             yield full.flip(-1) if self.flip else full
 
     def boxes_to_network(self, boxes: np.ndarray) -> np.ndarray:

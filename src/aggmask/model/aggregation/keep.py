@@ -16,6 +16,7 @@ class KeepCell(nn.Module):
 
     representation_bias = PRIOR_BIAS
     pyramid_maps = 0  # that it reads
+    maps_per_cell = 2.5  # held at once: a representation before, after and at half the size of enlarging
 
     def __init__(self, levels: Sequence[GridLevel], pyramid_channels: int, cell_channels: int) -> None:
         super().__init__()
@@ -30,6 +31,8 @@ class KeepCell(nn.Module):
 
 class KeepRule:
     """KeepCell at work on one level."""
+
+    maps_per_cell = KeepCell.maps_per_cell
 
     def __init__(self, level: GridLevel) -> None:
         self.level = level
