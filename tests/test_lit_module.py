@@ -1,8 +1,12 @@
 import pytest
 
+from aggmask.assembly.build import build, build_module, make_recipe
+from aggmask.assembly.config import plain
 from aggmask.errors import UserError
 from aggmask.lit_module import matching_ids
 from aggmask.structures import Category
+from tests.data.make_coco import make_coco
+from tests.runs import SMALL, composed
 
 OWN = [Category(1, "disk"), Category(5, "ring")]
 
@@ -19,3 +23,24 @@ def test_equal_ids_with_other_names_are_refused():
 def test_a_missing_category_is_named():
     with pytest.raises(UserError, match="f has no category ring, which"):
         matching_ids(OWN, [Category(1, "disk")], "f")
+
+
+def test_a_ceiling_on_asked_cells_draws_by_seed_epoch_and_images(tmp_path):
+    root = make_coco(tmp_path, images=2, val_images=1)
+
+    def drawn(epoch: int, *overrides: str) -> list[list[int]]:
+        settings = ["experiment=solo_r50_agg", "name=x", "output_dir=x", f"data.root={root}", *SMALL, *overrides]
+        config = plain(composed(*settings, "criterion.max_cells=9", "data.flip=0"))
+        data = build(config["data"])
+        module = build_module(make_recipe(config, data.categories))
+        module.replayed_epoch = epoch
+        batch = next(iter(data.train_dataloader()))
+        targets, counts = module.targets(batch)
+        assert sum(len(t.cells) for t in targets) == counts.masks == 9
+        assert counts.cells > 10, "categories learn at every cell"
+        return [t.cells.index.tolist() for t in targets]
+
+    first = drawn(0)
+    assert drawn(0) == first
+    assert drawn(1) != first
+    assert drawn(0, "data.seed=1") != first

@@ -72,9 +72,9 @@ def test_training_and_evaluation_run_mixed(trained, tmp_path, monkeypatch):
     kinds = set()
 
     class Watched(Criterion):
-        def __call__(self, outputs, targets):
+        def __call__(self, outputs, targets, counts=None):
             kinds.update(o.logits.dtype for o in outputs)
-            return super().__call__(outputs, targets)
+            return super().__call__(outputs, targets, counts)
 
     monkeypatch.setattr("aggmask.supervision.criterion.Criterion", Watched)
     parts = small_run(

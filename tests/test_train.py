@@ -36,6 +36,8 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 def test_experiment_trains_evaluates_and_leaves_its_record(experiment, coco, tmp_path):
     parts = small_run(experiment, coco, tmp_path)
     assert parts["trainer"].global_step == 2
+    norms = [m for m in parts["module"].segmenter.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert not any(norm.num_batches_tracked for norm in norms), "model.backbone.frozen_norm"
     for name in ("config.yaml", "metrics.csv", "best.ckpt", "last.ckpt", "results.json"):
         assert (tmp_path / name).is_file(), name
     rows = rows_of(tmp_path)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from aggmask.callbacks.split_step import Step
 from aggmask.decoding.decode import Decoder
 from aggmask.errors import UserError
 from aggmask.metrics.coco_mask_ap import CocoMaskAP
 from aggmask.model.segmenter import Segmenter
 from aggmask.optim import OptimizerRecipe
-from aggmask.structures import Category, Detections, ImageBatch
+from aggmask.structures import Category, Detections, GridTargets, ImageBatch
 from aggmask.supervision.assign import Assigner
-from aggmask.supervision.criterion import Criterion
+from aggmask.supervision.criterion import Counts, Criterion
 
 
 class SegmentationModule(pl.LightningModule):
@@ -45,6 +47,9 @@ class SegmentationModule(pl.LightningModule):
         self.segmenter, self.assigner, self.criterion, self.decoder = segmenter, assigner, criterion, decoder
         self.optim_recipe, self.categories, self.make_metric = optim, list(categories), metric
         self.metric: CocoMaskAP | None = None
+        self.split_steps = False  # see callbacks.split_step
+        self.step: Step | None = None  # the latest
+        self.replayed_epoch: int | None = None  # of a step that is run again, without a trainer
 
     def setup(self, stage: str) -> None:
         if stage in ("fit", "validate") and self.metric is None:
@@ -54,17 +59,49 @@ class SegmentationModule(pl.LightningModule):
 
     def losses(self, batch: ImageBatch) -> dict[str, Tensor]:
         """The criterion's weighted scalars for a batch."""
-        outputs = self.segmenter(self.segmenter.normalize(batch))
-        targets = self.assigner(outputs, batch.objects, batch.pixels.shape[-2:])
-        return self.criterion(outputs, targets)
+        return self._share(batch, *self.targets(batch))
+
+    def targets(self, batch: ImageBatch) -> tuple[list[GridTargets], Counts]:
+        """What the head should say about a batch, and what its losses are divided by.
+
+        Before the forward pass, so that ranks ask each other once a batch, however it is computed. What a ceiling on
+        asked cells leaves in depends on seed, epoch and images alone.
+        """
+        head, canvas, device = self.segmenter.head, batch.pixels.shape[-2:], batch.pixels.device
+        classes = head.category.num_classes
+        targets = [
+            self.assigner.at_level(v, head.bank.mask_stride(v), classes, batch.objects, canvas, device)
+            for v in head.levels
+        ]
+        epoch = self.current_epoch if self.replayed_epoch is None else self.replayed_epoch
+        entropy = [self.hparams["data"]["seed"], epoch, *(i % 2**64 for i in batch.image_ids)]
+        seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+        return self.criterion.sample(targets, self.criterion.count(targets, classes), seed)
+
+    def _share(self, batch: ImageBatch, targets: Sequence[GridTargets], counts: Counts) -> dict[str, Tensor]:
+        return self.criterion(self.segmenter(self.segmenter.normalize(batch)), targets, counts)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        losses = self.losses(batch)
-        loss = sum(losses.values())
-        values = {f"train/{name}": value.detach() for name, value in losses.items()}
+        targets, counts = self.targets(batch)
+        precision = self.trainer.precision_plugin
+
+        def share(first: int, last: int) -> dict[str, Tensor]:
+            with precision.forward_context():  # where the backward pass asks, nobody has opened it
+                return self._share(batch.part(first, last), [t.part(first, last) for t in targets], counts)
+
+        self.step = Step(share, len(batch), [p for p in self.parameters() if p.requires_grad], self.split_steps)
+        scaler = getattr(precision, "scaler", None)
+        losses = self.step.forward(1.0 if scaler is None else scaler.get_scale())
+        self._loss = sum(losses.values())
+        values = {f"train/{name}": value for name, value in losses.items()}
         # The mean over ranks: with the criterion's global normalizer, the loss of the whole batch.
-        self.log_dict({"train/loss": loss.detach(), **values}, prog_bar=True, sync_dist=True, batch_size=len(batch))
-        return loss
+        self.log_dict({"train/loss": self._loss, **values}, prog_bar=True, sync_dist=True, batch_size=len(batch))
+        return self._loss.requires_grad_()
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """From the trainer's loss (scaled, divided) to that of the step, which alone holds the graph."""
+        loss.backward(*args, **kwargs)
+        self.step.backward(self._loss.grad)
 
     @torch.no_grad()
     def detect(self, batch: ImageBatch) -> list[Detections]:
@@ -76,7 +113,7 @@ class SegmentationModule(pl.LightningModule):
             return []
         detections = self.detect(batch)
         for image_id, frame, found in zip(batch.image_ids, batch.frames, detections, strict=True):
-            masks = frame.masks_to_original(found.masks, threshold=self.decoder.mask_threshold)
+            masks = frame.masks_to_original(found.masks, self.decoder.pixels_at_once, self.decoder.mask_threshold)
             self.metric.update(image_id, masks, found.scores, found.labels)
         return detections
 

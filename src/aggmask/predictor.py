@@ -72,7 +72,8 @@ class Predictor:
         batch, outputs = self.outputs(pixels)
         found = self.decoder(outputs, batch.pixels.shape[-2:])[0]
         found = found[found.scores >= score_threshold]
-        return as_instances(found, batch.frames[0], self.categories, self.decoder.mask_threshold)
+        decoder = self.decoder
+        return as_instances(found, batch.frames[0], self.categories, decoder.mask_threshold, decoder.pixels_at_once)
 
 
 def read_picture(image: Picture, channels: int = 3) -> np.ndarray:

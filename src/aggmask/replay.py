@@ -41,6 +41,7 @@ def replay(folder: str | Path, device: str | None = None) -> list[str]:
     lines = []
     for rank in range(state["ranks"]):
         module = load_module(folder / STATE).train().to(device)  # anew: norms that train take statistics of a batch
+        module.replayed_epoch = state["epoch"]
         micros = read_rank(folder, rank)
         for number, micro in enumerate(micros):
             micro.set_random(device)

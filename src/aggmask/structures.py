@@ -52,6 +52,8 @@ class Cells:
 class MaskField(Protocol):
     """What a head knows about the masks of one level, without having painted any."""
 
+    maps_per_cell: float  # floats for a pixel of an asked cell's mask that are held at once, at most
+
     def at(self, cells: Cells) -> Tensor:
         """Mask logits (K, H, W) of the asked cells."""
 
@@ -73,6 +75,12 @@ class GridTargets:
     labels: Tensor  # (B, S, S) long: class of the cell; the number of classes stands for background
     cells: Cells  # the K positive cells, by image, then by cell; repeated where a cell learns several masks
     masks: Tensor  # (K, h, w) float 0/1 at the level's output stride
+
+    def part(self, first: int, last: int) -> GridTargets:
+        """Those of the images first to last - 1, which are counted from 0 again."""
+        here = (self.cells.image >= first) & (self.cells.image < last)
+        cells = Cells(self.cells.image[here] - first, self.cells.index[here])
+        return GridTargets(self.labels[first:last], cells, self.masks[here])
 
 
 def _each_tensor(record: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -141,6 +149,11 @@ class ImageBatch:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    def part(self, first: int, last: int) -> ImageBatch:
+        """The images first to last - 1, on the same canvas."""
+        here = slice(first, last)
+        return ImageBatch(self.pixels[here], self.frames[here], self.image_ids[here], self.objects[here])
 
     def to(self, *args: Any, **kwargs: Any) -> ImageBatch:
         objects = [o.to(*args, **kwargs) for o in self.objects]

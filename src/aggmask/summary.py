@@ -45,10 +45,7 @@ def summarize(config: Mapping[str, Any], name: str) -> Summary:
     levels = len(segmenter.head.levels)
     training, candidates = ([config["cells"][use] / levels] * levels for use in ("training", "inference"))
     kept = 2 if "Adam" in config["optim"]["optimizer"]["_target_"] else 1
-    decoder = config["decoder"]
-    memory = forecast(
-        segmenter, size, config["batch"], training, candidates, kept, decoder["chunk"], decoder["nms_pre"]
-    )
+    memory = forecast(segmenter, size, config["batch"], training, candidates, kept, build(config["decoder"]))
     return Summary(name, count(segmenter, size), memory, training, candidates)
 
 

@@ -35,6 +35,7 @@ def train(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from aggmask.assembly.build import build, build_module, build_trainer, make_recipe
+    from aggmask.assembly.memory_check import MemoryCheck
     from aggmask.callbacks.agreement import SameConfiguration
     from aggmask.callbacks.wandb_run import finished
 
@@ -52,7 +53,11 @@ def train(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     loggers = [build(node) for node in config["logger"].values() if node]
     if not config["trainer"]["enable_progress_bar"]:
         config["callbacks"].pop("progress", None)  # which Lightning would refuse beside that key
-    callbacks = [SameConfiguration(config), *(build(node) for node in config["callbacks"].values() if node)]
+    callbacks = [
+        SameConfiguration(config),
+        MemoryCheck(),
+        *(build(node) for node in config["callbacks"].values() if node),
+    ]
     trainer = build_trainer(
         config["trainer"], logger=loggers, callbacks=callbacks, default_root_dir=config["output_dir"]
     )

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from aggmask.accounting.memory import _LiveBytes, forecast, saved_per_pixel
+from aggmask.accounting.memory import LiveBytes, forecast, saved_per_pixel
+from aggmask.decoding.decode import Decoder
 from aggmask.supervision.losses import dice_losses
 from tests.accounting.test_flops import TINY, segmenter_of
 from tests.small import every_cell, make_head, make_pyramid
@@ -11,8 +12,8 @@ from tests.small import every_cell, make_head, make_pyramid
 CELLS = [10.0] * 5
 
 
-def forecast_of(experiment: str, *overrides: str, size=(64, 96), batch=1, cells=CELLS, state=1, chunk=64, nms_pre=500):
-    return forecast(segmenter_of(experiment, *TINY, *overrides), size, batch, cells, cells, state, chunk, nms_pre)
+def forecast_of(experiment: str, *overrides: str, size=(64, 96), batch=1, cells=CELLS, state=1, **decoder):
+    return forecast(segmenter_of(experiment, *TINY, *overrides), size, batch, cells, cells, state, Decoder(**decoder))
 
 
 def saved_bytes(run) -> int:
@@ -73,15 +74,15 @@ def test_the_optimizer_keeps_its_share():
     assert sgd.training == sgd.weights + sgd.training_state + sgd.saved + sgd.saved_cells
 
 
-def test_candidates_are_bounded_by_chunk_and_matrix_nms():
-    usual = forecast_of("solo_r50_agg", cells=[1000.0] * 5)
-    assert usual.live_cells == forecast_of("solo_r50_agg", cells=[2000.0] * 5).live_cells
-    assert forecast_of("solo_r50_agg", cells=[1000.0] * 5, chunk=8).live_cells < usual.live_cells
-    assert forecast_of("solo_r50_agg", cells=[1000.0] * 5, nms_pre=50).live_cells < usual.live_cells
+def test_candidates_are_bounded_by_budget_and_matrix_nms():
+    usual = forecast_of("solo_r50_agg", cells=[1000.0] * 5, memory_mb=4)
+    assert usual.live_cells == forecast_of("solo_r50_agg", cells=[2000.0] * 5, memory_mb=4).live_cells
+    assert forecast_of("solo_r50_agg", cells=[1000.0] * 5, memory_mb=1).live_cells < usual.live_cells
+    assert forecast_of("solo_r50_agg", cells=[1000.0] * 5, memory_mb=4, nms_pre=50).live_cells < usual.live_cells
 
 
 def test_live_bytes_by_hand():
-    with _LiveBytes() as watched:
+    with LiveBytes() as watched:
         a = torch.zeros(100)
         b = a + 1  # 800 bytes live
         view = b.view(10, 10)

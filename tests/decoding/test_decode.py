@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from aggmask.accounting.memory import LiveBytes
 from aggmask.decoding.decode import Decoder, as_instances, category_peaks
 from aggmask.errors import UserError
 from aggmask.geometry.frame import Frame
-from aggmask.structures import Category, Cells, GridLevel, LevelOutput
+from aggmask.structures import Category, Cells, Detections, GridLevel, LevelOutput
 from tests.recorder import LargestTensor
-from tests.small import CANVAS, make_head, make_pyramid
+from tests.small import CANVAS, make_head, make_levels_of, make_pyramid
 
 SQUARE = (32, 32)  # masks of 8 x 8
 
@@ -17,7 +18,7 @@ class Maps:
     """A field that holds one mask a cell, and counts who asks."""
 
     def __init__(self, maps: torch.Tensor) -> None:
-        self.maps, self.asked = maps, []
+        self.maps, self.asked, self.maps_per_cell = maps, [], 1
 
     def at(self, cells: Cells) -> torch.Tensor:
         self.asked.append(list(zip(cells.image.tolist(), cells.index.tolist(), strict=True)))
@@ -114,7 +115,8 @@ def test_coarser_masks_are_enlarged_to_stride_4():
 def test_identity_7_a_cell_asked_for_two_classes_is_aggregated_once():
     output = level_of({(0, 0, 0): 0.8, (0, 2, 0): 0.7, (0, 1, 10): 0.6}, APART)
     (found,) = Decoder()([output], SQUARE)
-    assert output.field.asked == [[(0, 0), (0, 10)]]
+    assert [list(dict.fromkeys(asked)) for asked in output.field.asked] == [[(0, 0), (0, 10)]]
+    assert [len(asked) for asked in output.field.asked] == [8], "filled up to a tile"
     assert found.cells.tolist() == [0, 0, 10]
     assert found.labels.tolist() == [0, 2, 1]
     torch.testing.assert_close(found.scores, torch.tensor([0.8, 0.7, 0.6]))
@@ -133,7 +135,7 @@ def test_of_too_many_candidates_the_best_are_kept():
     scores = {(0, 0, cell): 0.5 + cell / 100 for cell in APART}
     output = level_of(scores, APART)
     assert Decoder(nms_pre=2)([output, output], SQUARE)[0].cells.tolist() == [10, 10]
-    assert Decoder(nms_pre=3, chunk=1, max_detections=9)([output], SQUARE)[0].cells.tolist() == [10, 8, 2]
+    assert Decoder(nms_pre=3, memory_mb=1e-6, max_detections=9)([output], SQUARE)[0].cells.tolist() == [10, 8, 2]
     assert Decoder(max_detections=3)([output], SQUARE)[0].cells.tolist() == [10, 8, 2]
     assert len(Decoder()([output], SQUARE)[0]) == 4
 
@@ -145,19 +147,63 @@ def test_levels_are_compared_with_each_other():
     assert list(zip(found.levels.tolist(), found.cells.tolist(), strict=True)) == [(1, 3), (0, 0), (0, 10)]
 
 
-@pytest.mark.parametrize("options", [{}, {"window": 5}])
-def test_chunks_change_nothing(options):
-    head = make_head(**options)
+@pytest.mark.parametrize("options", [{}, {"window": 5}, {"base": "star", "window": 5}, {"deformable": True}])
+def test_a_budget_of_memory_changes_no_bit(options):
+    head, canvas = make_head(**options), (128, 192)
     with torch.no_grad():
-        outputs = head(make_pyramid())
+        outputs = head(make_pyramid(canvas=canvas))
     settings = {"score_threshold": 0.3, "nms_pre": 40, "max_detections": 25}
-    whole = Decoder(chunk=10_000, **settings)(outputs, CANVAS)
-    for chunk in (1, 7):
-        for a, b in zip(Decoder(chunk=chunk, **settings)(outputs, CANVAS), whole, strict=True):
+    whole = Decoder(memory_mb=10_000, **settings)(outputs, canvas)
+    most = outputs[0].field.maps_per_cell, 32 * 48, 32 * 48
+    sizes = []
+    for budget in (1e-6, 2, 4, 6):
+        decoder = Decoder(memory_mb=budget, **settings)
+        sizes.append(decoder.cells_at_once(*most))
+        for a, b in zip(decoder(outputs, canvas), whole, strict=True):
             assert len(a) == 25
-            assert a.cells.tolist() == b.cells.tolist()
-            torch.testing.assert_close(a.scores, b.scores, rtol=1e-5, atol=0)
-            torch.testing.assert_close(a.masks, b.masks, rtol=0, atol=1e-4)
+            assert all(map(torch.equal, vars(a).values(), vars(b).values()))
+    assert sizes[0] == 8
+    assert sizes == sorted(set(sizes)), "each asks in other chunks"
+
+
+@pytest.mark.parametrize("options", [{}, {"window": 5}, {"window": 9}])
+def test_memory_follows_the_budget(options):
+    """The most that lives at once: the masks that are kept, and what is aggregated, which stays within its budget."""
+    canvas = (128, 192)
+    head = make_head(make_levels_of(grids=(16, 8, 4, 3, 2)), **options)
+    with torch.no_grad():
+        outputs = head(make_pyramid(1, canvas))
+    mask = (canvas[0] // 4) * (canvas[1] // 4) * 4
+    peaks = {}
+    for budget in (2, 4, 8):
+        decoder = Decoder(score_threshold=0.0, nms_pre=10, memory_mb=budget)
+        with torch.no_grad(), LiveBytes() as watched:
+            decoder(outputs, canvas)
+        peaks[budget] = watched.peak - 4 * 10 * mask
+    # Weights and features of a cell, which are not counted, weigh something beside maps as small as these.
+    assert all(peak <= 1.05 * budget * 2**20 for budget, peak in peaks.items()), peaks
+    assert peaks[2] < peaks[4] < peaks[8]
+
+
+def test_masks_return_to_the_original_within_the_budget():
+    masks = torch.rand(12, 32, 48, generator=torch.Generator().manual_seed(0))
+    found = Detections(torch.rand(12), torch.zeros(12, dtype=torch.long), masks, *[torch.zeros(12)] * 2)
+    frame = Frame.resized((300, 410), (128, 190)).on_canvas((128, 192))
+    whole, peaks = as_instances(found, frame), {}
+    for budget in (2, 4, 8):
+        pixels = Decoder(memory_mb=budget).pixels_at_once
+        assert torch.equal(as_instances(found, frame, chunk_pixels=pixels).masks, whole.masks)
+        with LiveBytes() as watched:
+            for part in frame.masks_to_original(masks, pixels):
+                del part
+        peaks[budget] = watched.peak
+    assert all(peak <= budget * 2**20 for budget, peak in peaks.items()), peaks
+    assert peaks[2] < peaks[4] < peaks[8]
+
+
+def test_no_memory_is_refused():
+    with pytest.raises(UserError, match="memory_mb=0: must be more than 0"):
+        Decoder(memory_mb=0)
 
 
 def test_memory_is_bounded_by_candidates_kept_not_by_classes():
@@ -165,7 +211,7 @@ def test_memory_is_bounded_by_candidates_kept_not_by_classes():
     with torch.no_grad():
         outputs = head(make_pyramid(1))
     with LargestTensor() as made:
-        (found,) = Decoder(score_threshold=0.2, nms_pre=20, chunk=16)(outputs, CANVAS)
+        (found,) = Decoder(score_threshold=0.2, nms_pre=20, memory_mb=0.2)(outputs, CANVAS)
     assert len(found) == 20
     assert made.elements <= (20 + 20) * 16 * 24, made
 

@@ -1,4 +1,6 @@
-"""Weights and normalizers."""
+"""Weights, normalizers, and the ceiling on asked cells."""
+
+from collections import Counter
 
 import pytest
 import torch
@@ -68,6 +70,40 @@ def test_a_batch_without_positives_has_a_mask_loss_of_zero_with_gradients():
     )
     found["loss_mask"].backward()
     assert not output.field.maps.grad.any()
+
+
+def sampled(max_cells: int | None, seed: int):
+    """Two levels of 3 and 1 masks -> (losses, which cells of each level were asked)."""
+    (a, ta), (b, tb) = level_of(1, 3), level_of(2, 1, grid=4)
+    criterion = Criterion(max_cells=max_cells)
+    targets, counts = criterion.sample([ta, tb], criterion.count([ta, tb], 4), seed)
+    assert all(torch.equal(t.labels, whole.labels) for t, whole in zip(targets, (ta, tb), strict=True))
+    return criterion([a, b], targets, counts), [t.cells.index.tolist() for t in targets]
+
+
+def test_a_ceiling_that_is_not_reached_changes_nothing():
+    expected = Criterion()(*zip(level_of(1, 3), level_of(2, 1, grid=4), strict=True))
+    for most in (None, 4, 9):
+        assert {k: v.item() for k, v in sampled(most, 0)[0].items()} == {k: v.item() for k, v in expected.items()}
+
+
+def test_the_sample_is_fair_over_levels_and_its_mean_unbiased():
+    """All pairs of the four masks come up alike, and the mean over the pairs is the loss of all four."""
+    whole, losses, pairs = sampled(None, 0)[0], {}, Counter()
+    for seed in range(600):
+        found, cells = sampled(2, seed)
+        key = str(cells)
+        pairs[key] += 1
+        assert losses.setdefault(key, found["loss_mask"].item()) == found["loss_mask"].item()
+        assert found["loss_category"].item() == pytest.approx(whole["loss_category"].item())
+    assert len(pairs) == 6
+    assert all(70 < count < 130 for count in pairs.values())  # 100 +- 9.1
+    assert sum(losses.values()) / 6 == pytest.approx(whole["loss_mask"].item(), rel=1e-6)
+
+
+def test_no_cells_at_all_is_no_ceiling():
+    with pytest.raises(UserError, match="max_cells=0: must be at least 1, or null"):
+        Criterion(max_cells=0)
 
 
 def test_unknown_normalizers_are_refused():

@@ -10,6 +10,7 @@ add is a closed formula. Not in it: the workspace of convolution kernels, the al
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from weakref import finalize
 
@@ -19,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from aggmask.accounting.flops import map_sizes
+from aggmask.decoding.decode import Decoder, cell_bytes
 from aggmask.model.head import Head
 from aggmask.model.segmenter import Segmenter
 
@@ -52,8 +54,7 @@ def forecast(
     training_cells: Sequence[float],
     candidates: Sequence[float],
     state_tensors: int,
-    chunk: int,
-    nms_pre: int,
+    decoder: Decoder,
 ) -> Forecast:
     """Memory for a segmenter on the meta device.
 
@@ -63,22 +64,44 @@ def forecast(
         training_cells: positive cells of one image on each level.
         candidates: candidate cells of one image on each level.
         state_tensors: numbers that the optimizer keeps for each weight: 1 for SGD with momentum, 2 for Adam.
-        chunk, nms_pre: of the decoder.
+        decoder: whose budget says how many cells are aggregated at once.
     """
     weights = sum(p.numel() for p in segmenter.parameters()) * _FLOAT
     trained = sum(p.numel() for p in segmenter.parameters() if p.requires_grad) * _FLOAT
     image = torch.empty(batch, segmenter.backbone.in_chans, *size, device="meta")
     masks = map_sizes(segmenter.head, size).masks
+    saved, saved_cells = kept_for_backward(segmenter, size, batch, training_cells)
     return Forecast(
         weights=weights,
         training_state=trained * (1 + state_tensors),
-        saved=_saved(segmenter, image) + _bytes(image),
-        saved_cells=round(
-            batch * sum(n * p for n, p in zip(training_cells, masks, strict=True)) * saved_per_pixel(segmenter.head)
-        ),
+        saved=saved,
+        saved_cells=saved_cells,
         live=_live(segmenter, image) + _bytes(image),
-        live_cells=_decoding(segmenter.head, size, masks, candidates, chunk, nms_pre),
+        live_cells=_decoding(segmenter.head, size, masks, candidates, decoder),
     )
+
+
+def kept_for_backward(
+    segmenter: Segmenter, size: tuple[int, int], batch: int, cells: Sequence[float]
+) -> tuple[int, int]:
+    """Bytes that the backward pass reads, weights apart: whole maps of a batch, and what its asked cells add.
+
+    Args:
+        segmenter: on the meta device.
+        size: (H, W) of the network input, divisible by 32.
+        batch: images.
+        cells: positive cells of one image on each level.
+    """
+    image = torch.empty(batch, segmenter.backbone.in_chans, *size, device="meta")
+    masks = map_sizes(segmenter.head, size).masks
+    asked = batch * sum(n * pixels for n, pixels in zip(cells, masks, strict=True))
+    return _saved(segmenter, image) + _bytes(image), round(asked * saved_per_pixel(segmenter.head))
+
+
+def on_meta(module: nn.Module) -> nn.Module:
+    """A copy without content, in the same modes."""
+    bare = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in module.parameters()}
+    return deepcopy(module, bare | {id(b): torch.empty_like(b, device="meta") for b in module.buffers()})
 
 
 def saved_per_pixel(head: Head) -> int:
@@ -92,15 +115,16 @@ def saved_per_pixel(head: Head) -> int:
 
 
 def _decoding(
-    head: Head, size: tuple[int, int], masks: Sequence[int], candidates: Sequence[float], chunk: int, nms_pre: int
+    head: Head, size: tuple[int, int], masks: Sequence[int], candidates: Sequence[float], decoder: Decoder
 ) -> int:
-    """Masks that are kept for Matrix NMS, and the chunk of cells with most pixels while it is aggregated."""
-    kept = min(sum(candidates), 2 * nms_pre) * map_sizes(head, size).pyramid
-    window, widest = getattr(head.aggregation, "window", 1), 1
-    if hasattr(head.aggregation, "weights"):
-        widest = max(out for out, *_ in head.aggregation.shapes)
-    working = max(min(chunk, n) * pixels for n, pixels in zip(candidates, masks, strict=True))
-    return round((2 * kept + working * (window + 2 * widest + 2)) * _FLOAT)
+    """Masks that are kept for Matrix NMS, and the chunk of cells that takes most while it is aggregated."""
+    pixels, maps = map_sizes(head, size).pyramid, head.aggregation.maps_per_cell
+    kept = 2 * min(sum(candidates), 2 * decoder.nms_pre) * pixels * _FLOAT
+    working = (
+        min(decoder.cells_at_once(maps, own, pixels), n) * cell_bytes(maps, own, pixels)
+        for n, own in zip(candidates, masks, strict=True)
+    )
+    return round(kept + max(working))
 
 
 def _saved(segmenter: nn.Module, image: Tensor) -> int:
@@ -122,12 +146,12 @@ def _saved(segmenter: nn.Module, image: Tensor) -> int:
 
 
 def _live(segmenter: nn.Module, image: Tensor) -> int:
-    with _LiveBytes() as watched, torch.no_grad():
+    with LiveBytes() as watched, torch.no_grad():
         segmenter.eval()(image)
     return watched.peak
 
 
-class _LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):
     """The most bytes that tensors made inside the context hold at once."""
 
     def __init__(self) -> None:

@@ -18,6 +18,7 @@ from hydra.utils import get_class, get_object, instantiate
 from aggmask.assembly.config import suggest
 from aggmask.callbacks.checkpoint_files import WholeCheckpoints
 from aggmask.callbacks.non_finite import NonFinite
+from aggmask.callbacks.split_step import OutOfMemory
 from aggmask.callbacks.sync_norms import SyncNorms
 from aggmask.checkpoints.reading import read_file
 from aggmask.data.transforms import Resize
@@ -37,13 +38,13 @@ def build(node: Mapping[str, Any], **arguments: Any) -> Any:
 
 
 def build_trainer(node: Mapping[str, Any], callbacks: Sequence[pl.Callback] = (), **arguments: Any) -> pl.Trainer:
-    """The trainer of a configuration; `on_nan`, which Lightning does not know, becomes a callback.
+    """The trainer of a configuration; `on_nan` and `on_oom`, which Lightning does not know, become callbacks.
 
     Raises:
         UserError: a setting that Lightning would fail on, or ignore, later.
     """
     node = dict(node)
-    callbacks = [NonFinite(node.pop("on_nan", "stop")), *callbacks]
+    callbacks = [NonFinite(node.pop("on_nan", "stop")), OutOfMemory(node.pop("on_oom", "split")), *callbacks]
     synchronized = node.get("sync_batchnorm", False)
     plugins = [WholeCheckpoints(), *([SyncNorms()] if synchronized else []), *map(build, node.get("plugins") or ())]
     trainer = build(node, plugins=plugins, callbacks=callbacks, **arguments)
@@ -125,6 +126,7 @@ def load_module(path: str | Path, overrides: Mapping[str, Mapping[str, Any]] | N
 def _module_of(content: dict[str, Any], overrides: Mapping[str, Mapping[str, Any]] | None = None) -> SegmentationModule:
     recipe = content["hyper_parameters"]
     recipe["model"]["backbone"].update(pretrained=False, weights=None)  # they come with the checkpoint
+    recipe["decoder"].pop("chunk", None)  # which a budget of memory has replaced
     recipe["model"].update(compile=None)  # what compiles where the training ran may not do so here
     for part, keys in (overrides or {}).items():
         for key, value in keys.items():

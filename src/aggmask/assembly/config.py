@@ -23,7 +23,7 @@ from aggmask.errors import UserError
 
 _HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
 # Read by this package and not by what the node names.
-_OWN_KEYS = {"trainer": {"on_nan": typing.Literal["stop", "skip"]}}
+_OWN_KEYS = {"trainer": {"on_nan": typing.Literal["stop", "skip"], "on_oom": typing.Literal["split", "raise"]}}
 _SIMPLE = (int, float, bool, str, type(None))
 
 

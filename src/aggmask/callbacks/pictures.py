@@ -60,7 +60,8 @@ class ValidationPictures(pl.Callback):
             if len(self._shown) == self.count:
                 return
             found = found[found.scores >= self.score_threshold]
-            instances = as_instances(found, frame, pl_module.categories, pl_module.decoder.mask_threshold)
+            decoder = pl_module.decoder
+            instances = as_instances(found, frame, pl_module.categories, decoder.mask_threshold, decoder.pixels_at_once)
             pixels, truth = trainer.datamodule.val_dataset.original(image_id)
             picture = beside(draw(pixels, truth), draw(pixels, instances, self.score_threshold, like=truth))
             self._shown.append((image_id, pixels, truth, instances, picture))

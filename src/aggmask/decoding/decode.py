@@ -1,7 +1,11 @@
 """Head outputs of a batch -> detections in the network frame (method.md section 7, steps 1 to 6).
 
-Memory is bounded: candidates are aggregated a chunk at a time, and of those seen no more than twice the best
-`nms_pre` masks are kept. A cell that is a candidate for several classes is aggregated once.
+Memory is bounded: candidates are aggregated a chunk at a time, sized to a budget, and of those seen no more than twice
+the best `nms_pre` masks are kept. A cell that is a candidate for several classes is aggregated once.
+
+How large a chunk is changes no bit of the result on a CPU (tried on one, for maps of 8 pixels or more): libraries round
+differently where rows of a matrix are few or odd, so chunks are filled up to a multiple of 8 cells, and `KernelBank`
+multiplies in tiles. On a GPU nobody promises as much.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from aggmask.geometry.frame import Frame
 from aggmask.structures import Category, Cells, Detections, Instances, LevelOutput
 
 _STRIDE = 4  # of the masks that Matrix NMS compares
+_TILE = 8  # cells that are aggregated together at least
+_RETURN_BYTES = 13  # of a pixel on its way to the original image: twice a float, a copy of one, and a bool
 
 
 class Decoder:
@@ -31,7 +37,11 @@ class Decoder:
         kernel, sigma: of Matrix NMS.
         keep_threshold: least score after it.
         max_detections: per image.
-        chunk: cells aggregated at once.
+        memory_mb: MiB for the cells that are aggregated at once, and for the masks that return to the original image
+            at once: at least 8 cells and one mask. The masks kept for Matrix NMS, at most twice `nms_pre`, come on top.
+
+    Raises:
+        UserError: there is no such kernel, or no memory.
     """
 
     def __init__(
@@ -43,13 +53,30 @@ class Decoder:
         sigma: float = 2.0,
         keep_threshold: float = 0.05,
         max_detections: int = 100,
-        chunk: int = 64,
+        memory_mb: float = 256,
     ) -> None:
+        if memory_mb <= 0:
+            raise UserError(f"decoder.memory_mb={memory_mb}: must be more than 0")
         if kernel not in ("gaussian", "linear"):
             raise UserError(f"decoder.kernel={kernel}: must be gaussian or linear")
         self.score_threshold, self.mask_threshold = score_threshold, mask_threshold
         self.nms_pre, self.kernel, self.sigma = nms_pre, kernel, sigma
-        self.keep_threshold, self.max_detections, self.chunk = keep_threshold, max_detections, chunk
+        self.keep_threshold, self.max_detections, self.memory_mb = keep_threshold, max_detections, memory_mb
+
+    @property
+    def pixels_at_once(self) -> int:
+        """Of masks on their way to the original image, see `Frame.masks_to_original`."""
+        return int(self.memory_mb * 2**20) // _RETURN_BYTES
+
+    def cells_at_once(self, maps: float, mask_pixels: int, pixels: int) -> int:
+        """Cells that are aggregated together.
+
+        Args:
+            maps: that the field holds for a cell, see `MaskField`.
+            mask_pixels: of one of the field's masks.
+            pixels: of a mask at the stride of Matrix NMS.
+        """
+        return max(1, int(self.memory_mb * 2**20 / cell_bytes(maps, mask_pixels, pixels)) // _TILE) * _TILE
 
     @torch.no_grad()
     def __call__(self, outputs: Sequence[LevelOutput], canvas: tuple[int, int]) -> list[Detections]:
@@ -80,8 +107,10 @@ class Decoder:
         for number, (output, scores) in enumerate(zip(outputs, peaks, strict=True)):
             scores = scores[image].flatten(1).T  # (S*S, classes)
             asked = (scores > self.score_threshold).any(1).nonzero()[:, 0]
-            for cells in asked.split(self.chunk) if len(asked) else ():
-                seen.append(self._candidates(output, number, image, cells, scores[cells], size))
+            mask_pixels = (canvas[0] // output.mask_stride) * (canvas[1] // output.mask_stride)
+            most = self.cells_at_once(output.field.maps_per_cell, mask_pixels, size[0] * size[1])
+            for cells in asked.split(most) if len(asked) else ():
+                seen.append(self._candidates(output, number, image, *_filled(cells, scores[cells]), size))
                 if sum(map(len, seen)) > self.nms_pre:
                     seen = [self._best(seen)]
         return self._best(seen)
@@ -107,7 +136,7 @@ class Decoder:
         logits = output.field.at(Cells(torch.full_like(cells, image), cells))
         masks = logits.float().sigmoid()
         if masks.shape[-2:] != size:
-            masks = F.interpolate(masks[None], size=size, mode="bilinear")[0]
+            masks = F.interpolate(masks[:, None], size=size, mode="bilinear")[:, 0]
         inside = masks > self.mask_threshold
         area = inside.sum((1, 2))
         maskness = (masks * inside).sum((1, 2)) / area.clamp(min=1)
@@ -125,6 +154,17 @@ class Decoder:
         )
 
 
+def cell_bytes(maps: float, mask_pixels: int, pixels: int) -> float:
+    """What an asked cell takes at most while its chunk is aggregated, enlarged and looked at; see `cells_at_once`."""
+    return 4 * max(maps * mask_pixels, 2 * mask_pixels + 3.5 * pixels)
+
+
+def _filled(cells: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """(k,) cells and (k, classes) scores, filled up to whole tiles with a cell whose scores are 0 there."""
+    missing = -len(cells) % _TILE
+    return torch.cat([cells, cells[-1:].expand(missing)]), F.pad(scores, (0, 0, 0, missing))
+
+
 def category_peaks(logits: Tensor) -> Tensor:
     """(B, classes, S, S) logits -> scores, kept only where no upper, left or upper-left neighbor is higher."""
     scores = logits.float().sigmoid()
@@ -133,11 +173,19 @@ def category_peaks(logits: Tensor) -> Tensor:
 
 
 def as_instances(
-    found: Detections, frame: Frame, categories: Sequence[Category] = (), mask_threshold: float = 0.5
+    found: Detections,
+    frame: Frame,
+    categories: Sequence[Category] = (),
+    mask_threshold: float = 0.5,
+    chunk_pixels: int = 2**25,
 ) -> Instances:
-    """Detections of one image -> the same objects in its original frame, on the CPU."""
+    """Detections of one image -> the same objects in its original frame, on the CPU.
+
+    Args:
+        chunk_pixels: see `Frame.masks_to_original`.
+    """
     instances = Instances.empty(frame.original, categories)
-    masks = [m.cpu() for m in frame.masks_to_original(found.masks, threshold=mask_threshold)]
+    masks = [m.cpu() for m in frame.masks_to_original(found.masks, chunk_pixels, mask_threshold)]
     instances.masks = torch.cat([instances.masks, *masks])
     instances.scores, instances.labels = found.scores.cpu(), found.labels.cpu()
     return instances

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+_PIXELS = 2**14  # of each mask that are floats at once
+
 
 class Decay(NamedTuple):
     """How far each of n candidates falls, and which better one it falls by."""
@@ -44,9 +46,7 @@ def matrix_decay(
         sigma: of the gaussian kernel: exp(-sigma * iou^2).
     """
     n = len(labels)
-    flat = masks.flatten(1).float()
-    with torch.autocast(flat.device.type, enabled=False):
-        overlap = flat @ flat.T
+    overlap = _overlap(masks.flatten(1))
     area = overlap.diagonal()
     iou = overlap / (area[:, None] + area - overlap).clamp(min=1)
     better = torch.ones((n, n), dtype=torch.bool, device=iou.device).triu(1)  # row better than column
@@ -60,3 +60,13 @@ def matrix_decay(
         return Decay(iou.sum(0), labels, iou.sum(0))
     factor, by = decay.min(0)
     return Decay(factor, torch.where(factor < 1, by, -1), iou.gather(0, by[None])[0])
+
+
+def _overlap(masks: Tensor) -> Tensor:
+    """(n, pixels) bool -> (n, n) float: pixels that each two have in common. Whole numbers, so that parts add up."""
+    overlap = torch.zeros((len(masks), len(masks)), device=masks.device)
+    with torch.autocast(masks.device.type, enabled=False):
+        for part in masks.split(_PIXELS, 1):
+            floats = part.float()
+            overlap += floats @ floats.T
+    return overlap

@@ -96,9 +96,9 @@ class Frame:
         """
         if self.content != self.scaled:
             raise ValueError(f"masks of a crop {self.content} of {self.scaled} cannot return to the original")
-        full = F.interpolate(maps[None].float(), size=self.padded, mode=mode)
+        full = F.interpolate(maps[:, None].float(), size=self.padded, mode=mode)
         full = full[..., : self.content[0], : self.content[1]]
-        full = F.interpolate(full, size=size, mode="bilinear")[0]
+        full = F.interpolate(full, size=size, mode="bilinear")[:, 0]
         return full.flip(-1) if self.flip else full
 
     def boxes_to_network(self, boxes: np.ndarray) -> np.ndarray:

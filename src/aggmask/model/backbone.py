@@ -58,6 +58,7 @@ class TimmBackbone(nn.Module):
         config = self.net.pretrained_cfg
         self.register_buffer("mean", _per_channel(config["mean"], in_chans), persistent=False)
         self.register_buffer("std", _per_channel(config["std"], in_chans), persistent=False)
+        self.train()  # what is frozen is so from here on: Lightning trains a model in the modes in which it was built
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, in_chans, H, W) normalized -> [(B, c_i, H / s, W / s) for s in 4, 8, 16, 32]."""

@@ -22,6 +22,8 @@ from aggmask.structures import Cells, GridLevel, LevelOutput
 class Rule(Protocol):
     """How the representations around a cell become its mask, on one level."""
 
+    maps_per_cell: float  # (H, W) maps of an asked cell that are held at once, at most
+
     def neighbors(self, cells: Cells) -> Tensor:
         """K cells -> (K, N, 2) places on the mask grid; float where they may lie between cells."""
 
@@ -38,6 +40,11 @@ class NeighborField:
 
     bank: KernelBank
     rule: Rule
+
+    @property
+    def maps_per_cell(self) -> float:
+        """(H, W) maps of an asked cell that are held at once, at most."""
+        return self.rule.maps_per_cell
 
     def at(self, cells: Cells) -> Tensor:
         """K cells, their images ascending -> (K, H, W) mask logits.

@@ -78,6 +78,8 @@ class DynamicAggregation(nn.Module):
             levels=levels, window=self.window, channels=self.weights.channels, kernel=self.weights.kernel
         )
         self.pyramid_maps = PYRAMID_MAPS if context_channels else 0  # that it reads
+        # Held at once: the representations painted and gathered, or these and what a layer reads, writes and adds.
+        self.maps_per_cell = max(2.5 * self.window, self.window + 3 * max(o for o, *_ in self.shapes))
         if context_channels:
             self.context = ContextBranch(pyramid_channels, context_channels, context_layers)
 
@@ -104,7 +106,7 @@ class DynamicRule:
     def __init__(
         self, net: DynamicAggregation, level: GridLevel, context: Tensor | None, cell_features: Tensor
     ) -> None:
-        self.net, self.level = net, level
+        self.net, self.level, self.maps_per_cell = net, level, net.maps_per_cell
         self.context, self.cell_features = context, cell_features
 
     def neighbors(self, cells: Cells) -> Tensor:

@@ -27,6 +27,7 @@ class KeepCell(nn.Module):
     """
 
     pyramid_maps = 0  # that it reads
+    maps_per_cell = 2.5  # held at once: a representation before, after and at half the size of enlarging
 
     def __init__(
         self,
@@ -48,6 +49,8 @@ class KeepCell(nn.Module):
 
 class KeepRule:
     """KeepCell at work on one level."""
+
+    maps_per_cell = KeepCell.maps_per_cell
 
     def __init__(self, level: GridLevel) -> None:
         self.level = level

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_ROWS = 16
+
 
 @dataclass(frozen=True)
 class KernelBank:
@@ -69,10 +71,20 @@ class KernelBank:
     def _paint(self, image: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
         """(U,) ascending images and (U, C) kernels -> (U, H, W): one matrix product an image, then the enlargement."""
         counts = torch.bincount(image, minlength=len(self.features)).tolist()
-        maps = torch.cat([k @ f.flatten(1) for k, f in zip(kernels.split(counts), self.features, strict=True)])
+        maps = torch.cat([_product(k, f.flatten(1)) for k, f in zip(kernels.split(counts), self.features, strict=True)])
         if bias is not None:
             maps = maps + bias[:, None]
         maps = maps.unflatten(1, self.features.shape[-2:])
         if self.enlarge == 1:
             return maps
-        return F.interpolate(maps[None], scale_factor=self.enlarge, mode="bilinear")[0]
+        # One map an image: as channels of one image, on a CPU, the last few would be rounded differently.
+        return F.interpolate(maps[:, None], scale_factor=self.enlarge, mode="bilinear")[:, 0]
+
+
+def _product(kernels: Tensor, features: Tensor) -> Tensor:
+    """(U, C) @ (C, pixels). Outside of training in tiles of rows, so that a row is the same however many are asked:
+    libraries choose by the number of rows how they add up."""
+    if torch.is_grad_enabled():
+        return kernels @ features
+    tiles = F.pad(kernels, (0, 0, 0, -len(kernels) % _ROWS)).split(_ROWS) if len(kernels) else (kernels,)
+    return torch.cat([tile @ features for tile in tiles])[: len(kernels)]
