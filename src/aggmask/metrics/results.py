@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from aggmask.metrics.garbage import collector_put_off
+
 _HEADER = np.dtype([("image_id", "<i8"), ("count", "<i8"), ("height", "<i8"), ("width", "<i8")])
 _ROW = np.dtype([("label", "<i4"), ("length", "<i4"), ("score", "<f4")])
 
@@ -62,6 +64,7 @@ def first_of_each_image(records: Iterable[ImageDetections]) -> list[ImageDetecti
     return list(first.values())
 
 
+@collector_put_off()
 def as_coco(records: Iterable[ImageDetections], category_ids: Sequence[int]) -> list[dict[str, Any]]:
     """COCO results; `category_ids[label]` is the id in the annotation file. A float32 score is given as it is."""
     return [
