@@ -151,7 +151,7 @@ def _together(case: Case, threads: int, start: Callable) -> Iterator[Callable[[]
 @contextmanager
 def _process(function: str, arguments: Mapping[str, Any], threads: int) -> Iterator[tuple[Callable, Callable]]:
     """(go, wait) of a fresh process: `go` starts a repetition, `wait` returns what it measured (at first: nothing)."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads)}
     with tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.harness"],
@@ -173,7 +173,7 @@ def _process(function: str, arguments: Mapping[str, Any], threads: int) -> Itera
             raise RuntimeError(f"{function} failed with status {child.wait()}:\n{errors.read()[-3000:]}")
 
         try:
-            send({"function": function, "arguments": dict(arguments), "threads": threads})
+            send({"function": function, "arguments": dict(arguments)})
             yield lambda: send("go"), wait
         finally:
             child.stdin.close()
@@ -257,10 +257,6 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no reply
     job = json.loads(sys.stdin.readline())
-    import torch
-
-    torch.set_num_threads(job["threads"])
-    torch.manual_seed(0)
     side = Side(job["function"], job["arguments"])
     print("{}", file=replies, flush=True)
     while sys.stdin.readline():

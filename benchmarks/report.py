@@ -10,12 +10,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
+from matplotlib.figure import SubFigure
 
+from benchmarks import inference, training
 from benchmarks.harness import Figure
 
-_STAGE_COLORS = "tab10"
+_COLUMNS = 4  # of growth curves
+_STAGES = tuple(dict.fromkeys((*training.STAGES[:4], *inference.STAGES, *training.STAGES)))
 
 
 def table(figures: Sequence[Figure], machine: Mapping[str, Any]) -> str:
@@ -86,21 +90,24 @@ def plot(figures: Sequence[Figure], machine: Mapping[str, Any]) -> Drawing:
         if figure.curve:
             curves[figure.curve, figure.unit].append(figure)
     others = [f for f in figures if f not in stages and not f.curve]
-    columns = 4
-    rows = -(-len(curves) // columns)
-    tall = [max(2.5, 0.22 * 2 * len({f.name.split(": ")[0] for f in stages}) + 1.2) if stages else 0]
-    tall += [max(2.0, 0.24 * len(others) + 1) if others else 0, *[2.6] * rows]
-    drawing = Drawing(figsize=(15, sum(tall) + 0.6), layout="constrained")
+    rows = -(-len(curves) // _COLUMNS)
+    panels = [
+        (
+            0.45 * len({f.name.split(": ")[0] for f in stages}) + 1.2,
+            lambda panel: _draw_stages(panel.subplots(), stages),
+        ),
+        (0.24 * len(others) + 1, lambda panel: _draw_ratios(panel.subplots(), others)),
+        (2.4 * rows + 0.2, lambda panel: _draw_curves(panel, rows, curves)),
+    ]
+    shown = [panel for panel, there in zip(panels, (stages, others, curves), strict=True) if there]
+    drawing = Drawing(figsize=(15, sum(height for height, _ in shown) + 0.6), layout="constrained")
     drawing.suptitle(
         f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}, {machine['time']}"
     )
-    grid = drawing.add_gridspec(len(tall), columns, height_ratios=[max(t, 0.01) for t in tall])
-    if stages:
-        _draw_stages(drawing.add_subplot(grid[0, :]), stages)
-    if others:
-        _draw_ratios(drawing.add_subplot(grid[1, :]), others)
-    for number, ((name, unit), found) in enumerate(curves.items()):
-        _draw_curve(drawing.add_subplot(grid[2 + number // columns, number % columns]), name, unit, found)
+    if shown:
+        parts = drawing.subfigures(len(shown), 1, squeeze=False, height_ratios=[height for height, _ in shown])
+        for part, (_, draw) in zip(parts[:, 0], shown, strict=True):
+            draw(part)
     return drawing
 
 
@@ -110,8 +117,9 @@ def _draw_stages(axes: Axes, stages: Sequence[Figure]) -> None:
         model, _, stage = figure.name.partition(": ")
         bars[f"{model} ({figure.part})"][stage] = _middle(figure.values)
         bars[f"{model} ({figure.part}), {figure.baseline}"][stage] = _middle(figure.against)
-    names = list(dict.fromkeys(stage for bar in bars.values() for stage in bar))
+    names = [stage for stage in _STAGES if any(stage in bar for bar in bars.values())]
     left = [0.0] * len(bars)
+    axes.set_prop_cycle(color=colormaps["tab20"].colors)
     for stage in names:
         widths = [bar.get(stage, 0.0) for bar in bars.values()]
         axes.barh(list(bars), widths, left=left, label=stage)
@@ -137,6 +145,14 @@ def _draw_ratios(axes: Axes, figures: Sequence[Figure]) -> None:
     axes.tick_params(axis="y", labelsize="small")
     axes.invert_yaxis()
     axes.set_xlabel("ratio (red: target)")
+
+
+def _draw_curves(panel: SubFigure, rows: int, curves: Mapping[tuple[str, str], Sequence[Figure]]) -> None:
+    places = panel.subplots(rows, _COLUMNS, squeeze=False).flat
+    for axes, ((name, unit), found) in zip(places, curves.items(), strict=False):
+        _draw_curve(axes, name, unit, found)
+    for axes in list(places)[len(curves) :]:
+        axes.set_axis_off()
 
 
 def _draw_curve(axes: Axes, name: str, unit: str, points: Sequence[Figure]) -> None:
