@@ -29,6 +29,8 @@ STAGES = {  # name -> model
     "context": "AggMask",
     "representations, predicted": "AggMask*",
 }
+MODES = {"forward": False, "forward and backward": True}  # name -> with gradients
+SIDES = ("stage", "alone")
 _FORWARD, _BACKWARD = torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default
 
 
@@ -98,56 +100,59 @@ def stage_of(name: str, segmenter: Segmenter, size: tuple[int, int], batch: int)
     return representations, [*features, *pyramid]
 
 
-def reached(
-    stage: str, experiment: str, size: Sequence[int], batch: int, train: bool, overrides=()
-) -> Callable[[], dict[str, float]]:
-    """Case: a stage and its convolutions alone, one after the other."""
-    segmenter, size = make_segmenter(experiment, overrides).train(train), tuple(size)
-    function, inputs = stage_of(stage, segmenter, size, batch)
+class Mode:
+    """A stage in evaluation or in training (forward and backward), and its convolutions."""
 
-    def forward_backward() -> None:
-        segmenter.zero_grad(set_to_none=True)
-        with torch.set_grad_enabled(train):
-            outputs = [out for out in function(*inputs) if isinstance(out, Tensor)]
-        if train:
+    def __init__(self, stage: str, segmenter: Segmenter, size: tuple[int, int], batch: int, train: bool) -> None:
+        self.segmenter, self.train = segmenter, train
+        self.function, self.inputs = stage_of(stage, segmenter, size, batch)
+        with Convolutions() as self.convolutions:
+            self.run()
+
+    def run(self) -> None:
+        self.segmenter.train(self.train).zero_grad(set_to_none=True)
+        with torch.set_grad_enabled(self.train):
+            outputs = self.function(*self.inputs)
+        if self.train:
             outputs = [out for out in outputs if out.requires_grad]
             torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
 
-    with Convolutions() as convolutions:
-        forward_backward()
-
-    def run() -> dict[str, float]:
+    def rates(self) -> tuple[float, float]:
+        """GFLOP/s of the stage, and of its convolutions alone."""
         begin = time.perf_counter()
-        forward_backward()
+        self.run()
         middle = time.perf_counter()
         with torch.no_grad():
-            convolutions.run()
+            self.convolutions.run()
         end = time.perf_counter()
-        giga = convolutions.flops / 1e9
-        return {"stage": giga / (middle - begin), "alone": giga / (end - middle)}
+        giga = self.convolutions.flops / 1e9
+        return giga / (middle - begin), giga / (end - middle)
+
+
+def reached(stage: str, experiment: str, size: Sequence[int], batch: int, overrides=()) -> Callable[[], dict]:
+    """Case: a stage and its convolutions alone, one after the other, without and with gradients."""
+    segmenter = make_segmenter(experiment, overrides)
+    modes = {name: Mode(stage, segmenter, tuple(size), batch, train) for name, train in MODES.items()}
+
+    def run() -> dict[str, float]:
+        rates = {name: mode.rates() for name, mode in modes.items()}
+        return {f"{name}, {of}": rate for name, both in rates.items() for of, rate in zip(SIDES, both, strict=True)}
 
     return run
 
 
 def figures(settings: Settings, tell: Callable[[str], None]) -> Iterator[Figure]:
     for stage, model in STAGES.items():
-        for train in (False, True):
-            arguments = {
-                "stage": stage.partition(",")[0],
-                "experiment": MODELS[model],
-                "size": settings.size,
-                "batch": 1,
-                "train": train,
-                "overrides": settings.overrides,
-            }
-            label = f"{stage}, {'forward and backward' if train else 'forward'}"
-            found = interleaved(
-                {label: Case("benchmarks.convolutions:reached", arguments)},
-                settings.repeats,
-                settings.threads,
-                tell,
-                separate=settings.separate,
-            )[label]
-            target = settings.target(0.7)
-            name = "its convolutions alone"
-            yield Figure("convolutions", label, "GFLOP/s", found["stage"], name, found["alone"], target=target)
+        arguments = {
+            "stage": stage.partition(",")[0],
+            "experiment": MODELS[model],
+            "size": settings.size,
+            "batch": 1,
+            "overrides": settings.overrides,
+        }
+        cases = {stage: Case("benchmarks.convolutions:reached", arguments)}
+        found = interleaved(cases, settings.repeats, settings.threads, tell, separate=settings.separate)[stage]
+        for mode in MODES:
+            own, alone = (found[f"{mode}, {side}"] for side in SIDES)
+            label, target = f"{stage}, {mode}", settings.target(0.7)
+            yield Figure("convolutions", label, "GFLOP/s", own, "its convolutions alone", alone, target=target)

@@ -8,6 +8,7 @@ sides alike. (pyperf and torch.utils.benchmark time one side after the other, an
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -108,8 +109,10 @@ def interleaved(
     with ExitStack() as stack:
         start = _process if separate else _inside
         sides = {name: stack.enter_context(_together(case, threads, start)) for name, case in cases.items()}
+        for _, ready in sides.values():
+            ready()
         for number in range(-warmups, repeats):
-            for name, run in sides.items():
+            for name, (run, _) in sides.items():
                 tell(f"{name}, " + ("warm-up" if number < 0 else f"{number + 1} of {repeats}"))
                 for metric, value in run().items():
                     if number >= 0:
@@ -126,8 +129,8 @@ def _agree(said: Mapping[str, float]) -> None:
 
 
 @contextmanager
-def _together(case: Case, threads: int, start: Callable) -> Iterator[Callable[[], dict[str, float]]]:
-    """All ranks of a case; a call is one repetition on all of them at once."""
+def _together(case: Case, threads: int, start: Callable) -> Iterator[tuple[Callable, Callable]]:
+    """All ranks of a case, being started: (one repetition on all of them at once, wait until they are ready for it)."""
     with ExitStack() as stack:
         if case.ranks == 1:
             sides = [stack.enter_context(start(case.function, case.arguments, threads))]
@@ -136,8 +139,6 @@ def _together(case: Case, threads: int, start: Callable) -> Iterator[Callable[[]
             shared = {**case.arguments, "ranks": case.ranks, "store": f"{folder}/store"}
             each = max(1, threads // case.ranks)
             sides = [stack.enter_context(start(case.function, {**shared, "rank": r}, each)) for r in range(case.ranks)]
-        for _, wait in sides:
-            wait()
 
         def run() -> dict[str, float]:
             for go, _ in sides:
@@ -145,7 +146,7 @@ def _together(case: Case, threads: int, start: Callable) -> Iterator[Callable[[]
             told = [wait() for _, wait in sides]
             return {metric: max(t[metric] for t in told) for metric in told[0]}
 
-        yield run
+        yield run, lambda: [wait() for _, wait in sides]
 
 
 @contextmanager
@@ -192,20 +193,28 @@ def _inside(function: str, arguments: Mapping[str, Any], threads: int) -> Iterat
 
 
 class Side:
-    """A case that is built and can be run; memory is that of this process."""
+    """A case that is built and can be run; memory is that of this process, which it should have for itself."""
 
     def __init__(self, function: str, arguments: Mapping[str, Any]) -> None:
         module, _, name = function.partition(":")
         self.repetition = getattr(importlib.import_module(module), name)(**arguments)
+        give_back()
         self.start = resident_mb()
 
     def run(self) -> dict[str, float]:
+        give_back()
         forget_peak()
         begin = time.perf_counter()
         found = self.repetition() or {}
         found.setdefault("seconds", time.perf_counter() - begin)
         found.setdefault("MB", peak_mb() - self.start)
         return found
+
+
+def give_back() -> None:
+    """Free memory goes back to the system: what a repetition takes then shows, whatever was used before it."""
+    with suppress(AttributeError, OSError):  # not glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def resident_mb() -> float:
