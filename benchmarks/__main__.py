@@ -19,9 +19,9 @@ from benchmarks.settings import FULL, QUICK, Settings
 PARTS: dict[str, tuple[Callable[[Settings, Callable[[str], None]], Iterator[Figure]], int]] = {
     "training": (training.figures, 40),
     "inference": (inference.figures, 10),
-    "data": (data.figures, 10),
-    "evaluation": (evaluation.figures, 8),
-    "growth": (growth.figures, 40),
+    "data": (data.figures, 6),
+    "evaluation": (evaluation.figures, 4),
+    "growth": (growth.figures, 35),
     "convolutions": (convolutions.figures, 8),
     "gpu": (gpu.figures, 0),
 }

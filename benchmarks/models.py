@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -28,15 +30,20 @@ def make_segmenter(experiment: str, overrides: Sequence[str] = (), grid_factor: 
     Args:
         grid_factor: of the category grids (and of the mask grids, which follow them).
     """
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        settings = [f"experiment={experiment}", "name=benchmark", "output_dir=.", *overrides]
-        model: dict[str, Any] = plain(compose("summary", overrides=settings))["model"]
+    model = deepcopy(_configuration(experiment, tuple(overrides)))
     model["backbone"].update(pretrained=False, weights=None)
     model["levels"] = [{**row, "grid": max(1, round(row["grid"] * grid_factor))} for row in model["levels"]]
     torch.manual_seed(0)
     return build(model, num_classes=CLASSES)
+
+
+@cache
+def _configuration(experiment: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        settings = [f"experiment={experiment}", "name=benchmark", "output_dir=.", *overrides]
+        return plain(compose("summary", overrides=settings))["model"]
 
 
 def pyramid_for(head: Head, size: tuple[int, int], batch: int) -> list[Tensor]:

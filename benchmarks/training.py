@@ -8,6 +8,7 @@ as the published code does, and copies the context to each positive cell.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from aggmask.structures import Objects
 from aggmask.supervision.assign import Assigner
 from aggmask.supervision.criterion import Criterion
 from benchmarks.harness import Case, Figure, interleaved
-from benchmarks.models import CLASSES, TimedField, make_segmenter, pyramid_for, replace
+from benchmarks.models import CLASSES, TimedField, make_segmenter, pyramid_for
 from benchmarks.pictures import picture_batches
 from benchmarks.settings import MODELS, Settings
 from benchmarks.stopwatch import Stopwatch
