@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo study study-small test test-all fuzz lint format clean
+.PHONY: help setup browser demo study study-small bench bench-quick test test-all fuzz lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,13 @@ FUZZ_SECONDS ?= 600
 fuzz: $(READY)  ## random annotation files and outlines, other ones each time: ten minutes, or FUZZ_SECONDS=60
 	end=$$(($$(date +%s) + $(FUZZ_SECONDS))); while [ $$(date +%s) -lt $$end ]; do \
 	    HYPOTHESIS_PROFILE=fuzz $(RUN) -m pytest --quiet --timeout=0 tests/nasty/test_fuzz.py || exit 1; done
+
+PARTS ?=
+bench: $(READY)  ## what everything costs, against baselines: about 2 hours on 2 cores; piece by piece: PARTS="data growth"
+	$(RUN) -m benchmarks $(PARTS)
+
+bench-quick: $(READY)  ## the same at small sizes: about 10 minutes
+	$(RUN) -m benchmarks --quick --output runs/benchmarks-quick $(PARTS)
 
 lint: $(READY)  ## what the code must look like
 	$(RUN) -m ruff check .

@@ -1,1 +1,1 @@
-"""What things cost, measured. Each file is a command: `python -m benchmarks.<name>`."""
+"""What things cost, measured: `make bench`, or `python -m benchmarks PART ...`."""

@@ -22,7 +22,8 @@ from aggmask.data.datamodule import CocoDataModule
 from tests.data.make_coco import circle
 
 
-def write(root: Path, images: int, width: int = 640, height: int = 480) -> None:
+def write(root: Path, images: int, width: int = 640, height: int = 480, objects: int = 8) -> None:
+    """Pictures and their annotations in COCO layout; every split but training has one picture."""
     rng = np.random.default_rng(0)
     (root / "annotations").mkdir()
     for split in ("train", "val"):
@@ -33,7 +34,7 @@ def write(root: Path, images: int, width: int = 640, height: int = 480) -> None:
             noisy = np.clip(np.asarray(smooth) + rng.normal(0, 8, (height, width, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(noisy).save(root / f"{split}2017" / f"{i}.jpg", quality=90)
             records.append({"id": i, "file_name": f"{i}.jpg", "height": height, "width": width})
-            for _ in range(8):
+            for _ in range(objects):
                 radius = float(np.exp(rng.uniform(np.log(8), np.log(120))))
                 points = circle(rng.uniform(0, width), rng.uniform(0, height), radius, 40).clip(0, (width, height))
                 corner, extent = points.min(0), np.ptp(points, axis=0)

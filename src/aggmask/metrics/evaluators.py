@@ -21,6 +21,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from aggmask.metrics import rle
+from aggmask.metrics.garbage import collector_put_off
 from aggmask.metrics.ground_truth import GroundTruth
 
 Backend = Literal["hotcoco", "pycocotools"]
@@ -104,6 +105,7 @@ def match(truth: GroundTruth, results: list[dict[str, Any]], max_detections: int
     return [entry for entry in evaluator.eval_imgs if entry]
 
 
+@collector_put_off()
 def _completed(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     # By hand and not by `loadRes`, which fails on an empty list; areas are those of the masks.
     areas = rle.area([result["segmentation"] for result in results])

@@ -19,6 +19,7 @@ import fsspec
 
 from aggmask.errors import UserError
 from aggmask.metrics import rle
+from aggmask.metrics.garbage import collector_put_off
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class GroundTruth:
         }
 
 
+@collector_put_off()
 def load(annotations: str | Path | dict[str, Any], category_ids: Sequence[int]) -> GroundTruth:
     """Read a COCO file (a path, or an address that fsspec knows) or take its content, and check it.
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from aggmask.files import write_whole
+from aggmask.metrics.garbage import collector_put_off
 
 EVALUATED = "evaluated.json"  # beside results: ids of the images that they are of
 _HEADER = np.dtype([("image_id", "<i8"), ("count", "<i8"), ("height", "<i8"), ("width", "<i8")])
@@ -65,6 +66,7 @@ def first_of_each_image(records: Iterable[ImageDetections]) -> list[ImageDetecti
     return list(first.values())
 
 
+@collector_put_off()
 def as_coco(records: Iterable[ImageDetections], category_ids: Sequence[int]) -> list[dict[str, Any]]:
     """COCO results; `category_ids[label]` is the id in the annotation file. A float32 score is given as it is."""
     return [

@@ -1,0 +1,73 @@
+"""All measurements, or some: `python -m benchmarks [PART ...] [--quick]`.
+
+Parts, and what the full form of each takes on 2 quiet cores, in minutes (an estimate):
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from benchmarks import convolutions, data, evaluation, gpu, growth, inference, report, training
+from benchmarks.harness import Figure, machine
+from benchmarks.settings import FULL, QUICK, Settings
+
+PARTS: dict[str, tuple[Callable[[Settings, Callable[[str], None]], Iterator[Figure]], int]] = {
+    "training": (training.figures, 40),
+    "inference": (inference.figures, 10),
+    "data": (data.figures, 6),
+    "evaluation": (evaluation.figures, 4),
+    "growth": (growth.figures, 35),
+    "convolutions": (convolutions.figures, 8),
+    "gpu": (gpu.figures, 0),
+}
+
+
+def measure(parts: Sequence[str], settings: Settings, output: Path) -> list[Figure]:
+    """The parts' figures; what is there already is written again after each part, so that a stop loses one part."""
+    here, begin, figures = machine(settings.threads), time.monotonic(), []
+
+    def tell(text: str) -> None:
+        print(f"{(time.monotonic() - begin) / 60:6.1f} min  {part}: {text}", file=sys.stderr, flush=True)
+
+    for part in parts:
+        figures += PARTS[part][0](settings, tell)
+        report.save(output, figures, here, asdict(settings))
+    print(report.table(figures, here))
+    print(f"\n{output}: benchmarks.json, benchmarks.txt, benchmarks.png")
+    return figures
+
+
+def arguments(words: Sequence[str] | None = None) -> tuple[list[str], Settings, Path]:
+    """Parts, settings and output folder from the command line."""
+    minutes = "\n".join(f"  {name:12} {expected:3}" for name, (_, expected) in PARTS.items())
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks",
+        description=f"{__doc__}{minutes}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="small sizes, without targets: about 10 minutes in all")
+    parser.add_argument("--repeats", type=int, help="repetitions of everything")
+    parser.add_argument("--threads", type=int, help="of each process; default: one a core")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder of the results")
+    given = parser.parse_args(words)
+    if unknown := [part for part in given.parts if part not in PARTS]:
+        parser.error(f"no part {', '.join(unknown)}: there are {', '.join(PARTS)}")
+    settings = QUICK if given.quick else FULL
+    changes = {key: getattr(given, key) for key in ("repeats", "threads") if getattr(given, key) is not None}
+    if any(value < 1 for value in changes.values()):
+        parser.error("--repeats and --threads are 1 or more")
+    return given.parts or list(PARTS), replace(settings, **changes), given.output
+
+
+def main() -> None:
+    measure(*arguments())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""Measure several ways to do one thing side by side: each in a process of its own, one repetition in turn.
+
+A case is a function `module:function` that builds what it needs and returns a callable; that runs one repetition and
+returns {metric: number}. The harness adds "seconds" (unless the case timed itself) and "MB": how far resident memory
+rose, at most, above what was resident when the case was ready. Taking turns lets what else the machine does fall on all
+sides alike. (pyperf and torch.utils.benchmark time one side after the other, and watch no memory.)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Measured = dict[str, list[float]]  # metric -> one number a repetition
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one side does.
+
+    Attributes:
+        function: "module:function".
+        arguments: plain values. With several ranks also `rank`, `ranks` and `store`, a file for their first contact.
+        ranks: processes that do it together; what is measured is the largest of each metric.
+    """
+
+    function: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    ranks: int = 1
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured thing, against what was measured beside it.
+
+    Attributes:
+        part, name, unit: what it is; the unit also says what is good: more of "x/s", less of anything else.
+        values: one a repetition.
+        baseline: its name; `against`: its values, repetition by repetition.
+        sense: how `ratio` reads: "speed", times as fast, or "share", this much of it.
+        target: what the ratio must reach.
+        curve, x: of a point on a growth curve, which one and where.
+    """
+
+    part: str
+    name: str
+    unit: str
+    values: list[float]
+    baseline: str
+    against: list[float]
+    sense: Literal["speed", "share"] = "speed"
+    target: float | None = None
+    curve: str | None = None
+    x: float | None = None
+
+    @property
+    def ratios(self) -> list[float]:
+        """One a repetition: how many times as fast as the baseline, or how much of it."""
+        faster = self.sense == "speed" and not self.unit.endswith("/s")
+        pairs = zip(self.against, self.values, strict=True) if faster else zip(self.values, self.against, strict=True)
+        return [over / under if under else float("nan") for over, under in pairs]
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the ratio reaches the target, where there is one."""
+        if self.target is None:
+            return None
+        return self.ratio >= self.target if self.sense == "speed" else self.ratio <= self.target
+
+
+def interleaved(
+    cases: Mapping[str, Case],
+    repeats: int,
+    threads: int,
+    tell: Callable[[str], None] = lambda text: None,
+    warmups: int = 1,
+    separate: bool = True,
+    same: bool = True,
+) -> dict[str, Measured]:
+    """Name -> what was measured, after `warmups` repetitions that do not count.
+
+    Args:
+        threads: of each process; ranks share them.
+        separate: False runs everything in this process, for tests and debugging: memory is then shared too.
+        same: all sides compute the same, which their "check" numbers must confirm.
+
+    Raises:
+        RuntimeError: a case failed; with the end of what it said.
+        ValueError: the "check" numbers of the sides differ: they did not compute the same.
+    """
+    found: dict[str, Measured] = {name: defaultdict(list) for name in cases}
+    with ExitStack() as stack:
+        start = _process if separate else _inside
+        sides = {name: stack.enter_context(_together(case, threads, start)) for name, case in cases.items()}
+        for _, ready in sides.values():
+            ready()
+        for number in range(-warmups, repeats):
+            for name, (run, _) in sides.items():
+                tell(f"{name}, " + ("warm-up" if number < 0 else f"{number + 1} of {repeats}"))
+                for metric, value in run().items():
+                    if number >= 0:
+                        found[name][metric].append(value)
+    said = {name: measured.pop("check")[0] for name, measured in found.items() if "check" in measured}
+    if same:
+        _agree(said)
+    return found
+
+
+def _agree(said: Mapping[str, float]) -> None:
+    if said and max(said.values()) - min(said.values()) > 2e-3 * max(map(abs, said.values())):
+        raise ValueError(f"the sides did not compute the same, so nothing can be compared: {said}")
+
+
+@contextmanager
+def _together(case: Case, threads: int, start: Callable) -> Iterator[tuple[Callable, Callable]]:
+    """All ranks of a case, being started: (one repetition on all of them at once, wait until they are ready for it)."""
+    with ExitStack() as stack:
+        if case.ranks == 1:
+            sides = [stack.enter_context(start(case.function, case.arguments, threads))]
+        else:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            shared = {**case.arguments, "ranks": case.ranks, "store": f"{folder}/store"}
+            each = max(1, threads // case.ranks)
+            sides = [stack.enter_context(start(case.function, {**shared, "rank": r}, each)) for r in range(case.ranks)]
+
+        def run() -> dict[str, float]:
+            for go, _ in sides:
+                go()
+            told = [wait() for _, wait in sides]
+            return {metric: max(t[metric] for t in told) for metric in told[0]}
+
+        yield run, lambda: [wait() for _, wait in sides]
+
+
+@contextmanager
+def _process(function: str, arguments: Mapping[str, Any], threads: int) -> Iterator[tuple[Callable, Callable]]:
+    """(go, wait) of a fresh process: `go` starts a repetition, `wait` returns what it measured (at first: nothing)."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads)}
+    with tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.harness"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+        )
+
+        def send(content: Any) -> None:
+            child.stdin.write(json.dumps(content) + "\n")
+            child.stdin.flush()
+
+        def wait() -> dict[str, float]:
+            if line := child.stdout.readline():
+                return json.loads(line)
+            errors.seek(0)
+            raise RuntimeError(f"{function} failed with status {child.wait()}:\n{errors.read()[-3000:]}")
+
+        try:
+            send({"function": function, "arguments": dict(arguments)})
+            yield lambda: send("go"), wait
+        finally:
+            child.stdin.close()
+            try:
+                child.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+@contextmanager
+def _inside(function: str, arguments: Mapping[str, Any], threads: int) -> Iterator[tuple[Callable, Callable]]:
+    side = Side(function, arguments)
+    told: list[dict[str, float]] = [{}]
+    yield lambda: told.append(side.run()), lambda: told.pop()
+
+
+class Side:
+    """A case that is built and can be run; memory is that of this process, which it should have for itself."""
+
+    def __init__(self, function: str, arguments: Mapping[str, Any]) -> None:
+        module, _, name = function.partition(":")
+        self.repetition = getattr(importlib.import_module(module), name)(**arguments)
+        give_back()
+        self.start = resident_mb()
+
+    def run(self) -> dict[str, float]:
+        give_back()
+        forget_peak()
+        begin = time.perf_counter()
+        found = self.repetition() or {}
+        found.setdefault("seconds", time.perf_counter() - begin)
+        found.setdefault("MB", peak_mb() - self.start)
+        return found
+
+
+def give_back() -> None:
+    """Free memory goes back to the system: what a repetition takes then shows, whatever was used before it."""
+    with suppress(AttributeError, OSError):  # not glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def resident_mb() -> float:
+    return _status("VmRSS")
+
+
+def peak_mb() -> float:
+    """Most that was resident since `forget_peak`. Not getrusage: a child inherits its parent's peak there."""
+    return _status("VmHWM")
+
+
+def forget_peak() -> None:
+    """Linux starts to count anew; where it may not, the peak is that of the whole process, warm-up included."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status(key: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"/proc/self/status has no {key}: memory is measured on Linux only")
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What the figures depend on besides the code."""
+    import torch
+
+    names = {
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith(("model name", "Model", "Hardware"))
+    }
+    return {
+        "processor": ", ".join(sorted(names)) or "unknown",
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": threads,
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "load_at_start": round(os.getloadavg()[0], 2),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def main() -> None:
+    """The process of one side: a job on the first line, then one repetition for each further line."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no reply
+    job = json.loads(sys.stdin.readline())
+    side = Side(job["function"], job["arguments"])
+    print("{}", file=replies, flush=True)
+    while sys.stdin.readline():
+        print(json.dumps(side.run()), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main()

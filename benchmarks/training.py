@@ -1,0 +1,138 @@
+"""A training step, asked cells only against the dense formulation of tests/oracle.py, stage by stage.
+
+"Head" starts from a ready pyramid; "network" from the files of the pictures. Both forms have the same weights and
+objects, and their losses are compared. The dense form paints all T*T representations of every level and S*S targets,
+as the published code does, and copies the context to each positive cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from aggmask.model.head import Head
+from aggmask.structures import Objects
+from aggmask.supervision.assign import Assigner
+from aggmask.supervision.criterion import Criterion
+from benchmarks.harness import Case, Figure, interleaved
+from benchmarks.models import CLASSES, TimedField, make_segmenter, pyramid_for
+from benchmarks.pictures import picture_batches
+from benchmarks.settings import MODELS, Settings
+from benchmarks.stopwatch import Stopwatch
+from tests import oracle
+from tests.small import random_objects
+
+STAGES = ("load", "backbone", "head", "aggregation", "loss", "backward of head", "backward of backbone")
+
+
+def losses(head: Head, pyramid: Sequence[Tensor], objects: Sequence[Objects], size, form: str, watch: Stopwatch):
+    """The sum of the two losses, computed lazily or densely."""
+    if form == "dense":
+        plain = oracle.dense_head, oracle.DenseLevel.masks
+        oracle.dense_head = watch.timed("head", plain[0])
+        oracle.DenseLevel.masks = watch.timed("aggregation", plain[1])
+        try:
+            with watch.stage("loss"):
+                return sum(oracle.dense_losses(head, pyramid, objects, size, every_cell=False).values())
+        finally:
+            oracle.dense_head, oracle.DenseLevel.masks = plain
+    with watch.stage("head"):
+        outputs = [replace(o, field=TimedField(o.field, watch)) for o in head(pyramid)]
+    with watch.stage("loss"):
+        return sum(Criterion()(outputs, Assigner()(outputs, objects, size)).values())
+
+
+def head_step(
+    form: str, experiment: str, size: Sequence[int], batch: int, objects: int, overrides=(), grid_factor: float = 1.0
+) -> Callable[[], dict[str, float]]:
+    """Case: forward and backward from a ready pyramid."""
+    head, size = make_segmenter(experiment, overrides, grid_factor).head.train(), tuple(size)
+    pyramid = pyramid_for(head, size, batch)
+    found = [random_objects(objects, num_classes=CLASSES, canvas=size, seed=3 + i) for i in range(batch)]
+    watch = Stopwatch()
+
+    def run() -> dict[str, float]:
+        head.zero_grad(set_to_none=True)
+        for features in pyramid:
+            features.grad = None
+        loss = losses(head, pyramid, found, size, form, watch)
+        with watch.stage("backward of head"):
+            loss.backward()
+        return {"check": loss.item(), **watch.read()}
+
+    return run
+
+
+def network_step(
+    form: str, experiment: str, size: Sequence[int], batch: int, objects: int, overrides=(), **ranks
+) -> Callable[[], dict[str, float]]:
+    """Case: from the files of the pictures to the gradients of every weight; with `ranks`, averaged over them."""
+    segmenter, size = make_segmenter(experiment, overrides).train(), tuple(size)
+    load, watch = picture_batches(size, batch, objects), Stopwatch()
+    trained = [p for p in segmenter.parameters() if p.requires_grad]
+    if ranks:
+        torch.distributed.init_process_group(
+            "gloo", f"file://{ranks['store']}", rank=ranks["rank"], world_size=ranks["ranks"]
+        )
+
+    def run() -> dict[str, float]:
+        segmenter.zero_grad(set_to_none=True)
+        with watch.stage("load"):
+            loaded = load()
+        with watch.stage("backbone"):
+            pyramid = segmenter.fpn(segmenter.backbone(segmenter.normalize(loaded)))
+        cut = [features.detach().requires_grad_() for features in pyramid]  # so that each half is timed by itself
+        loss = losses(segmenter.head, cut, loaded.objects, size, form, watch)
+        with watch.stage("backward of head"):
+            loss.backward()
+        with watch.stage("backward of backbone"):
+            torch.autograd.backward(pyramid, [features.grad for features in cut])
+        if ranks:
+            with watch.stage("averaging"):
+                for parameter in trained:
+                    torch.distributed.all_reduce(parameter.grad)
+        return {"check": loss.item(), **watch.read()}
+
+    return run
+
+
+def figures(settings: Settings, tell: Callable[[str], None]) -> Iterator[Figure]:
+    """Whole and by stage: time, and memory of the whole."""
+    scopes = [("head", "head_step", name) for name in settings.models]
+    scopes += [("network", "network_step", name) for name in settings.whole]
+    for scope, function, name in scopes:
+        arguments = {
+            "experiment": MODELS[name],
+            "size": settings.size,
+            "batch": settings.batch,
+            "objects": settings.objects,
+            "overrides": settings.overrides,
+        }
+        cases = {
+            form: Case(f"benchmarks.training:{function}", {"form": form, **arguments}) for form in ("lazy", "dense")
+        }
+        found = interleaved(
+            cases,
+            settings.repeats,
+            settings.threads,
+            lambda text, label=f"{name}, {scope}": tell(f"{label}, {text}"),
+            separate=settings.separate,
+        )
+        aimed = scope == "head" and name == "AggMask"
+        yield from against_dense("training", f"{name}, {scope}", found, STAGES, settings, (1.8, 0.4) if aimed else None)
+
+
+def against_dense(
+    part: str, label: str, found: dict, stages: Sequence[str], settings: Settings, targets: tuple[float, float] | None
+) -> Iterator[Figure]:
+    """Time, memory and each stage of the lazy form, against those of the dense one."""
+    lazy, dense = found["lazy"], found["dense"]
+    speed, memory = (settings.target(t) for t in targets) if targets else (None, None)
+    yield Figure(part, label, "s", lazy["seconds"], "dense", dense["seconds"], target=speed)
+    yield Figure(part, label, "MB", lazy["MB"], "dense", dense["MB"], sense="share", target=memory)
+    for stage in stages:
+        if stage in lazy:
+            yield Figure(part, f"{label}: {stage}", "s", lazy[stage], "dense", dense[stage])
