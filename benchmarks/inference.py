@@ -36,14 +36,14 @@ def lazy_detections(
     head: Head, pyramid: Sequence[Tensor], size: tuple[int, int], shapes: Shapes, watch: Stopwatch
 ) -> tuple[Tensor, Tensor]:
     """(n,) scores and (n, h, w) probabilities."""
-    plain, decode.matrix_nms = decode.matrix_nms, watch.timed("Matrix NMS", decode.matrix_nms)
+    plain, decode.matrix_decay = decode.matrix_decay, watch.timed("Matrix NMS", decode.matrix_decay)
     try:
         with watch.stage("head"):
             outputs = head(pyramid)
         with watch.stage("candidates"):
             found = decode.Decoder(max_detections=100)(shapes.on(outputs, watch), size)[0]
     finally:
-        decode.matrix_nms = plain
+        decode.matrix_decay = plain
     return found.scores, found.masks
 
 
