@@ -11,7 +11,8 @@ from aggmask.assembly.config import suggest
 from aggmask.errors import UserError
 
 _PATHS = re.compile(
-    r"\+{0,2}((?:checkpoint|source|output|fix|html|data\.[\w.]+|model\.backbone\.weights|sweep\.resume)=)(.+)",
+    r"\+{0,2}((?:checkpoint|source|output|output_dir|resume|fix|html|data\.[\w.]+|model\.backbone\.weights|sweep\.resume)"
+    r"=)(.+)",
     re.DOTALL,
 )
 _PLAIN = re.compile(r"[\w./\\:~+-]*|[\[{'\"$].*", re.DOTALL)  # what Hydra reads as it stands
@@ -35,6 +36,9 @@ def run_command(main: Callable[[], None], open_nodes: Sequence[str] = ()) -> Non
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # or Hydra would print the exception and exit by itself
     try:
         main()
+    except KeyboardInterrupt:
+        print("aggmask: ended by Ctrl-C", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         message = _message(error)
         if message is None:

@@ -52,8 +52,10 @@ class TrainingBatches(Sampler[list[Sample]]):
         self.batch_size = batch_size
         self.seed, self.rank, self.ranks = seed, rank, ranks
         self.short_sides = tuple(short_sides)
-        self.resume = resume
-        self.epoch = 0
+        epoch, done = resume
+        self.resume = (epoch, done) if done < len(self) else (epoch + 1, 0)
+        # Not 0: workers are sent for the first batches before the trainer sets an epoch.
+        self.epoch = self.resume[0]
 
     @property
     def sampler(self) -> TrainingBatches:

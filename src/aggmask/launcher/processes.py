@@ -17,7 +17,7 @@ from aggmask.launcher.job import PARENT
 from aggmask.launcher.ledger import Job
 from aggmask.launcher.resources import environment, gpus_at_hand, gpus_needed, granted, refuse_nodes, without_ranks
 
-_GRACE = 10.0  # seconds that a job has to end when it is told to
+_GRACE = 30.0  # seconds that a job has to finish a step and save, when it is told to end; SLURM's KillWait too
 
 
 @dataclass
