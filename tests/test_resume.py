@@ -2,7 +2,13 @@
 
 import csv
 import json
+import os
+import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +18,25 @@ import torch
 from aggmask.checkpoints.run_folder import BEFORE, BEST, LAST
 from aggmask.errors import UserError
 from aggmask.signals import Interrupted
+from aggmask.train import _how_to_go_on, _queue_again
 from tests.data.make_coco import make_coco
 from tests.interrupting import Killed, end_at
-from tests.runs import small_run
+from tests.launcher.processes import end_all, finish, start, until
+from tests.runs import SMALL, small_run
 
 EXPERIMENT = "solo_r50_agg"
-SETTINGS = ["data.batch_size=1", "data.skip_empty=false", "data.color_jitter={brightness: 0.2}", "optim=adamw",
-            "optim.warmup_steps=2", "trainer.max_epochs=2", "trainer.limit_train_batches=4",
-            "trainer.log_every_n_steps=1", "callbacks.pictures=null", "decoder.score_threshold=0.001"]  # fmt: skip
+SETTINGS = ["model.backbone.name=test_resnet", "data.short_side=48", "data.batch_size=1", "data.skip_empty=false",
+            "data.color_jitter={brightness: 0.2}", "optim=adamw", "optim.warmup_steps=2", "trainer.max_epochs=2",
+            "trainer.limit_train_batches=4", "trainer.log_every_n_steps=1", "callbacks.pictures=null",
+            "decoder.score_threshold=0.001"]  # fmt: skip
 KINDS = {
     "plain": [],
     "with all of it": ["data.num_workers=2", "trainer.accumulate_grad_batches=2", "callbacks=ema",
                        "callbacks.ema.decay=0.5", "data.batch_size=1"],
     "seldom evaluated": ["trainer.check_val_every_n_epoch=2"],
     "steps": ["trainer.max_steps=6"],
+    "two ranks": ["trainer=ddp", "trainer.devices=2", "trainer.limit_train_batches=2", "callbacks=ema",
+                  "callbacks.ema.decay=0.5"],
     "in one piece": ["trainer.accumulate_grad_batches=4", "data.num_workers=2"],
 }  # fmt: skip
 
@@ -107,9 +118,10 @@ def marked(kind: str, *moments: str, slow: bool = False) -> list:
 @pytest.mark.parametrize(
     ("kind", "moment"),
     [
-        *marked("plain", *MOMENTS),
-        *marked("with all of it", "inside an epoch", "evaluation", "second epoch"),
-        *marked("with all of it", "last batch of an epoch", "end of an epoch", slow=True),
+        *marked("plain", "inside an epoch", "last batch of an epoch", "evaluation"),
+        *marked("plain", "end of an epoch", "second epoch", slow=True),
+        *marked("with all of it", "evaluation", "second epoch"),
+        *marked("with all of it", "inside an epoch", "last batch of an epoch", "end of an epoch", slow=True),
         *marked("seldom evaluated", "last batch of an epoch"),
         *marked("seldom evaluated", "second epoch", "end of an epoch", slow=True),
         *marked("steps", "end of an epoch"),
@@ -129,7 +141,7 @@ def test_a_run_that_a_signal_ends_goes_on_as_if_nothing_had_been(kind, moment, c
     ("kind", "moment", "kept"),
     [
         ("plain", ("on_before_backward", 3), [BEFORE, LAST]),  # after two steps
-        ("with all of it", ("on_validation_batch_start", 4), [BEFORE, BEST, LAST]),
+        pytest.param("with all of it", ("on_validation_batch_start", 4), [BEFORE, BEST, LAST], marks=pytest.mark.slow),
         pytest.param("steps", ("on_before_backward", 6), [BEFORE, BEST, LAST], marks=pytest.mark.slow),
         pytest.param("seldom evaluated", ("on_train_epoch_end", 2), [BEFORE, BEST, LAST], marks=pytest.mark.slow),
     ],
@@ -197,3 +209,87 @@ def test_an_average_is_not_lost_on_the_way(coco, whole, tmp_path, caplog):
         run(coco, tmp_path, "plain", f"resume={whole('with all of it')}/last.ckpt")
     run(coco, tmp_path, "plain", f"resume={whole('plain')}/last.ckpt", "callbacks=ema")
     assert "keeps no average of the weights: callbacks=ema begins one" in caplog.text
+
+
+def test_the_message_is_the_command_that_goes_on(monkeypatch):
+    given = ["experiment=demo", "data.root=/a b", "output_dir=x", "resume=x.ckpt", "hydra.run.dir=x"]
+    monkeypatch.setattr(sys, "argv", ["train", *given])
+    assert _how_to_go_on("/runs/1") == (
+        "python -m aggmask.train experiment=demo 'data.root=/a b' output_dir=/runs/1 resume=auto"
+    )
+    monkeypatch.setattr(sys, "argv", ["train", "job=/sweeps/1/3"])
+    assert _how_to_go_on("/sweeps/1/3") == "python -m aggmask.train job=/sweeps/1/3"
+
+
+@pytest.mark.parametrize(
+    ("number", "env", "asked"),
+    [
+        (signal.SIGUSR1, {"SLURM_JOB_ID": "12"}, "requeue 12\n"),
+        (signal.SIGUSR1, {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "10", "SLURM_ARRAY_TASK_ID": "2"},
+         "requeue 10_2\n"),
+        (signal.SIGUSR1, {"SLURM_JOB_ID": "12", "AGGMASK_PARENT": "1"}, ""),  # whose launcher asks
+        (signal.SIGUSR1, {}, ""),
+        (signal.SIGTERM, {"SLURM_JOB_ID": "12"}, ""),
+    ],
+)  # fmt: skip
+def test_slurm_is_asked_for_another_start(number, env, asked, tmp_path, monkeypatch):
+    note, command = tmp_path / "asked", tmp_path / "scontrol"
+    note.touch()
+    command.write_text(f'#!/bin/sh\necho "$@" >> {note}\n')
+    command.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "AGGMASK_PARENT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    _queue_again(Interrupted(number))
+    assert note.read_text() == asked
+
+
+def started(coco: Path, folder: Path, kind: str, *overrides: str) -> subprocess.Popen:
+    given = {o.partition("=")[0] for o in (*SETTINGS, *KINDS[kind], *overrides)}
+    small = [o for o in SMALL if o.partition("=")[0] not in given]
+    own = [f"experiment={EXPERIMENT}", f"name={EXPERIMENT}", f"data.root={coco}", f"output_dir={folder}"]
+    settings = [o for o in SETTINGS if o.partition("=")[0] not in {k.partition("=")[0] for k in KINDS[kind]}]
+    return start("aggmask.train", *own, *small, *settings, *KINDS[kind], *overrides, cwd=folder.parent)
+
+
+def test_a_process_that_is_told_to_end_says_how_it_goes_on(coco, whole, tmp_path):
+    """The signal goes to all of its processes, as from a terminal or a cluster: loaders too."""
+    folder = tmp_path / "run"
+    process = started(coco, folder, "with all of it", "callbacks.last.every_n_steps=1")
+    until((folder / LAST).exists)
+    os.killpg(process.pid, signal.SIGTERM)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 143, said[-3000:]
+    assert f"output_dir={folder} resume=auto" in said
+    assert "Traceback" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    run(coco, folder, "with all of it", "resume=auto")
+    same(folder, whole("with all of it"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", ["with all of it", "two ranks"])
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGINT", "SIGUSR1"])
+def test_processes_that_end_at_random_moments_lose_nothing(kind, how, coco, tmp_path):
+    """To the main process alone, or to all of them; longer runs than above, so that moments differ."""
+    chance, long = random.Random(f"{kind} {how}"), "trainer.max_epochs=12"
+    finish(started(coco, tmp_path / "whole", kind, long))
+    folder, number, steps = tmp_path / "run", signal.Signals[how], [0]
+    for attempt in range(3):
+        process = started(coco, folder, kind, long, "callbacks.last.every_n_steps=3", "resume=auto")
+        before = (folder / LAST).stat().st_mtime_ns if (folder / LAST).exists() else 0
+        until(lambda p=process, t=before: p.poll() is not None or (
+            (folder / LAST).exists() and (folder / LAST).stat().st_mtime_ns > t))  # fmt: skip
+        time.sleep(chance.uniform(0, 1.0))
+        (os.killpg if attempt % 2 else os.kill)(process.pid, number)
+        said = process.communicate(timeout=300)[0]
+        end_all()
+        assert process.returncode in (0, -9 if how == "SIGKILL" else 128 + number), said[-4000:]
+        steps.append(torch.load(folder / LAST, weights_only=True)["global_step"])
+    said = finish(started(coco, folder, kind, long, "resume=auto"))
+    print(kind, how, "ended after steps", steps)
+    assert steps == sorted(steps)
+    same(folder, tmp_path / "whole")

@@ -23,3 +23,12 @@ def test_an_interrupted_write_leaves_the_checkpoint_before(tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         files.save_checkpoint({"step": 2}, path)
     assert files.load_checkpoint(path) == {"step": 1}
+
+
+def test_of_the_last_checkpoint_the_one_before_stays(tmp_path):
+    files = WholeCheckpoints()
+    for step in range(3):
+        for name in ("last.ckpt", "best.ckpt"):
+            files.save_checkpoint({"step": step}, tmp_path / name)
+    steps = {path.name: files.load_checkpoint(path)["step"] for path in tmp_path.iterdir()}
+    assert steps == {"last.ckpt": 2, "last-1.ckpt": 1, "best.ckpt": 2}

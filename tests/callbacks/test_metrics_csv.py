@@ -33,3 +33,15 @@ def test_saving_again_and_again_writes_each_row_once(tmp_path):
         logger.log_metrics({"loss": float(step)}, step)
     logger.save()
     assert (tmp_path / "metrics.csv").read_text().split() == ["loss,step", "0.0,0", "1.0,1", "2.0,2"]
+
+
+def test_rows_that_a_checkpoint_does_not_know_go_whatever_their_step(tmp_path):
+    """An evaluation is logged under the step of the row before it."""
+    logged(tmp_path, (3, {"loss": 2.0}), (3, {"AP": 0.1}), (4, {"loss": 1.0}))
+    logger = ContinuedCSVLogger(str(tmp_path), name="", version="")
+    logger.experiment.keep(1)
+    assert len(logger.experiment) == 1
+    logger.log_metrics({"AP": 0.2}, 3)
+    assert len(logger.experiment) == 2
+    logger.save()
+    assert (tmp_path / "metrics.csv").read_text().split() == ["AP,loss,step", ",2.0,3", "0.2,,3"]

@@ -71,7 +71,7 @@ def test_resume_skips_goes_on_and_tries_again(sweep, tmp_path, monkeypatch):
     monkeypatch.setenv("STUB_FAILS", "1")
     status, said = sweep(*STUB, "seed=0,1,2", "sweep.n_jobs=2")
     assert status == 2
-    assert "1 of 3 jobs failed:\n  #1 seed=1: ValueError: seed 1 is not liked\n" in said
+    assert "1 of 3 jobs are not done:\n  #1 seed=1: ValueError: seed 1 is not liked\n" in said
     assert f"python -m tests.launcher.stub_job --multirun sweep.resume={tmp_path}/sweep" in said
     (tmp_path / "sweep" / "2" / "outcome.json").unlink()  # as if it had been killed
     monkeypatch.delenv("STUB_FAILS")

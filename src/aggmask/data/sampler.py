@@ -52,10 +52,9 @@ class TrainingBatches(Sampler[list[Sample]]):
         self.batch_size = batch_size
         self.seed, self.rank, self.ranks = seed, rank, ranks
         self.short_sides = tuple(short_sides)
-        epoch, done = resume
-        self.resume = (epoch, done) if done < len(self) else (epoch + 1, 0)
+        self.resume = resume
         # Not 0: workers are sent for the first batches before the trainer sets an epoch.
-        self.epoch = self.resume[0]
+        self.epoch = resume[0] if resume[1] < len(self) else resume[0] + 1
 
     @property
     def sampler(self) -> TrainingBatches:
