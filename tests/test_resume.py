@@ -227,7 +227,7 @@ def test_the_message_is_the_command_that_goes_on(monkeypatch):
         (signal.SIGUSR1, {"SLURM_JOB_ID": "12"}, "requeue 12\n"),
         (signal.SIGUSR1, {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "10", "SLURM_ARRAY_TASK_ID": "2"},
          "requeue 10_2\n"),
-        (signal.SIGUSR1, {"SLURM_JOB_ID": "12", "AGGMASK_PARENT": "1"}, ""),  # whose launcher asks
+        (signal.SIGUSR1, {"SLURM_JOB_ID": "12", "JOB": "job=x"}, ""),  # whose launcher asks
         (signal.SIGUSR1, {}, ""),
         (signal.SIGTERM, {"SLURM_JOB_ID": "12"}, ""),
     ],
@@ -238,7 +238,8 @@ def test_slurm_is_asked_for_another_start(number, env, asked, tmp_path, monkeypa
     command.write_text(f'#!/bin/sh\necho "$@" >> {note}\n')
     command.chmod(0o700)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "AGGMASK_PARENT"):
+    monkeypatch.setattr(sys, "argv", ["train", env.get("JOB", "experiment=demo")])
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID"):
         monkeypatch.delenv(name, raising=False)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
@@ -257,7 +258,8 @@ def started(coco: Path, folder: Path, kind: str, *overrides: str) -> subprocess.
 def test_a_process_that_is_told_to_end_says_how_it_goes_on(coco, whole, tmp_path):
     """The signal goes to all of its processes, as from a terminal or a cluster: loaders too."""
     folder = tmp_path / "run"
-    process = started(coco, folder, "with all of it", "callbacks.last.every_n_steps=1")
+    bar = "trainer.enable_progress_bar=true"
+    process = started(coco, folder, "with all of it", "callbacks.last.every_n_steps=1", bar)
     until((folder / LAST).exists)
     os.killpg(process.pid, signal.SIGTERM)
     said = process.communicate(timeout=120)[0]
@@ -265,7 +267,7 @@ def test_a_process_that_is_told_to_end_says_how_it_goes_on(coco, whole, tmp_path
     assert f"output_dir={folder} resume=auto" in said
     assert "Traceback" not in said
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    run(coco, folder, "with all of it", "resume=auto")
+    run(coco, folder, "with all of it", "resume=auto", bar)
     same(folder, whole("with all of it"))
 
 

@@ -20,7 +20,7 @@ from aggmask.assembly.command import run_command
 from aggmask.assembly.config import check, conf_dir, experiments, global_rank, plain, register_resolvers
 from aggmask.errors import UserError
 from aggmask.launcher.command_line import arguments_of, refuse_shared_process
-from aggmask.launcher.job import PARENT, frozen_folder, run_frozen
+from aggmask.launcher.job import PARENT, end_with_parent, frozen_folder, run_frozen
 from aggmask.signals import Interrupted, end_at_once
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _how_to_go_on(folder: str) -> str:
 
 def _queue_again(stop: Interrupted) -> None:
     """Ask SLURM for another start where it is about to take the machine back; for a sweep's job its launcher asks."""
-    if stop.number != signal.SIGUSR1 or "SLURM_JOB_ID" not in os.environ or os.environ.get(PARENT):
+    if stop.number != signal.SIGUSR1 or "SLURM_JOB_ID" not in os.environ or frozen_folder(sys.argv[1:]):
         return
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
@@ -140,6 +140,8 @@ def _named_experiment() -> None:
     given = [a.removeprefix("output_dir=") for a in asked if a.startswith("output_dir=")]
     if given and not any(a.startswith("hydra.run.dir=") for a in asked):
         sys.argv.append(f"hydra.run.dir={given[-1]}")  # or Hydra would make a folder of its own for train.log
+    end_with_parent()  # where this is a rank that another one has started, and that would wait for it for half an hour
+    os.environ[PARENT] = str(os.getpid())
     _main()
 
 
