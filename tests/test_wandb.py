@@ -182,8 +182,8 @@ def test_disabled_leaves_nothing_and_two_runs_of_a_process_are_two(no_account, t
     small_run("solo_r50", root, tmp_path / "none", *settings, "logger.wandb.mode=disabled")
     assert not list(tmp_path.glob("none/wandb/*run-*"))
     assert (tmp_path / "none" / "metrics.csv").is_file()
+    fails = end_at("on_train_batch_start", 1, "kill")
     with pytest.raises(Killed):
-        fails = end_at("on_train_batch_start", 1, "kill")
         small_run("solo_r50", root, tmp_path / "0", *settings, "logger.wandb.mode=offline", *fails)
     small_run("solo_r50", root, tmp_path / "1", *settings, "logger.wandb.mode=offline", "trainer.limit_val_batches=0")
     failed, done = Offline(tmp_path / "0"), Offline(tmp_path / "1")
