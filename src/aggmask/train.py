@@ -140,8 +140,10 @@ def _named_experiment() -> None:
     given = [a.removeprefix("output_dir=") for a in asked if a.startswith("output_dir=")]
     if given and not any(a.startswith("hydra.run.dir=") for a in asked):
         sys.argv.append(f"hydra.run.dir={given[-1]}")  # or Hydra would make a folder of its own for train.log
-    end_with_parent()  # where this is a rank that another one has started, and that would wait for it for half an hour
-    os.environ[PARENT] = str(os.getpid())
+    if global_rank():  # which the main rank has started, and which would wait for a killed one for half an hour
+        end_with_parent()
+    else:
+        os.environ[PARENT] = str(os.getpid())
     _main()
 
 
