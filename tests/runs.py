@@ -1,6 +1,7 @@
 """Commands as the tests run them: the real configurations, shrunk, in this process."""
 
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from aggmask.assembly.config import conf_dir
+from aggmask.signals import ENDING
 from aggmask.train import train
 
 SMALL = [
@@ -52,12 +54,15 @@ def command(monkeypatch, capsys, module, *arguments: str) -> tuple[int, str]:
     """Run a command as its main function does; (exit status, what it printed on both streams)."""
     GlobalHydra.instance().clear()
     monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
-    status, handlers = 0, logging.root.handlers[:]
+    monkeypatch.setenv("AGGMASK_PARENT", "")  # so that what the command leaves there goes
+    status, handlers, heard = 0, logging.root.handlers[:], {number: signal.getsignal(number) for number in ENDING}
     try:
         module.main()
     except SystemExit as stop:
         status = int(stop.code or 0)
     finally:
         logging.root.handlers[:] = handlers  # Hydra's write to streams that are closed by now
+        for number, handler in heard.items():
+            signal.signal(number, handler)
     streams = capsys.readouterr()
     return status, streams.out + streams.err

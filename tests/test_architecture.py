@@ -16,6 +16,7 @@ ROOMS = {
     "structures": 0,
     "errors": 0,
     "files": 1,
+    "signals": 0,
     "geometry": 1,
     "cocofile": 1,  # the annotation format, for whoever reads it: index, metric, doctor
     "data": 2,

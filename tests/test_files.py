@@ -1,10 +1,11 @@
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from aggmask.errors import UserError
-from aggmask.files import disk_fault, read_json, write_json, write_whole
+from aggmask.files import disk_fault, read_json, remove_drafts, write_json, write_whole
 from tests.disks import disk, make_read_only, small_files_only
 
 
@@ -82,3 +83,24 @@ def test_other_errors_are_not_explained_away(tmp_path):
 
 def test_an_open_file_does_not_say_its_name():
     assert disk_fault(OSError(errno.ENOSPC, "No space left on device")).startswith("the disk is full (No space left")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_content_before_can_be_kept_under_another_name(links, tmp_path, monkeypatch):
+    if not links:
+
+        def refused(self, target):
+            raise PermissionError
+
+        monkeypatch.setattr(Path, "hardlink_to", refused)
+    for content in (b"1", b"2", b"3"):
+        write_whole(tmp_path / "a", lambda file, content=content: file.write(content), keep="b")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"3", "b": b"2"}
+
+
+def test_drafts_that_a_kill_has_left_are_removed(tmp_path):
+    names = [".last[1].ckpt.77.part", ".last[1].ckpt.part", ".other.77.part", "last[1].ckpt"]
+    for name in names:
+        (tmp_path / name).touch()
+    remove_drafts(tmp_path / "last[1].ckpt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])

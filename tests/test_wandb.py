@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from aggmask.assembly.workspace import LEARNING_RATES
 from tests.data.make_coco import make_coco
+from tests.interrupting import Killed, end_at
 from tests.launcher.processes import children_of
 from tests.runs import small_run
 from tests.test_dashboard import config, config_keys, definition, metric_keys
@@ -185,8 +186,9 @@ def test_disabled_leaves_nothing_and_two_runs_of_a_process_are_two(no_account, t
     small_run("solo_r50", root, tmp_path / "none", *settings, "logger.wandb.mode=disabled")
     assert not list(tmp_path.glob("none/wandb/*run-*"))
     assert (tmp_path / "none" / "metrics.csv").is_file()
-    with pytest.raises(FileNotFoundError):
-        small_run("solo_r50", root, tmp_path / "0", *settings, "logger.wandb.mode=offline", "resume=missing.ckpt")
+    fails = end_at("on_train_batch_start", 1, "kill")
+    with pytest.raises(Killed):
+        small_run("solo_r50", root, tmp_path / "0", *settings, "logger.wandb.mode=offline", *fails)
     small_run("solo_r50", root, tmp_path / "1", *settings, "logger.wandb.mode=offline", "trainer.limit_val_batches=0")
     failed, done = Offline(tmp_path / "0"), Offline(tmp_path / "1")
     assert failed.run["run_id"] != done.run["run_id"]

@@ -6,6 +6,7 @@ Made beside their place, then renamed into it.
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
@@ -51,12 +52,13 @@ def disk_fault(error: OSError, path: str | Path | None = None) -> str | None:
     return (f"{path}: " if path else "") + f"{reason} ({error.strerror}{left}): {remedy}"
 
 
-def write_whole(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
+def write_whole(path: str | Path, write: Callable[[IO[bytes]], Any], keep: str | None = None) -> None:
     """Put a file in its place at once: whoever reads, or ends this process, sees the old content or the new one.
 
     Args:
         path: the file; its folder exists.
         write: fills the open file.
+        keep: name beside it under which the old content stays; nothing is copied.
 
     Raises:
         UserError: the disk is full, cannot be written, or fails; the old content is as it was.
@@ -69,6 +71,8 @@ def write_whole(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if keep and path.exists():
+            _keep(path, path.with_name(keep))
         draft.replace(path)
     except Exception as error:
         fault = _fault_below(error, path)
@@ -88,6 +92,23 @@ def _fault_below(error: BaseException | None, path: Path) -> str | None:
             return fault
         error = error.__cause__ or error.__context__
     return None
+
+
+def remove_drafts(path: str | Path) -> None:
+    """Remove what writings of a file have left that were killed; nobody may be writing it."""
+    path = Path(path)
+    for draft in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        draft.unlink(missing_ok=True)
+
+
+def _keep(path: Path, other: Path) -> None:
+    link = path.with_name(f".{other.name}.{os.getpid()}.part")
+    try:
+        link.unlink(missing_ok=True)
+        link.hardlink_to(path)  # so that at every moment there is a file under the first name
+        link.replace(other)
+    except OSError:  # a file system without links
+        path.replace(other)
 
 
 def write_json(path: str | Path, content: Any) -> None:

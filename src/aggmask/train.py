@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import shlex
+import signal
+import subprocess
 import sys
 import warnings
 from collections.abc import Mapping
@@ -14,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import hydra
 
 from aggmask.assembly.command import run_command
-from aggmask.assembly.config import check, conf_dir, experiments, plain, register_resolvers
+from aggmask.assembly.config import check, conf_dir, experiments, global_rank, plain, register_resolvers
 from aggmask.errors import UserError
 from aggmask.files import write_whole
 from aggmask.launcher.alone import alone_in
 from aggmask.launcher.command_line import arguments_of, refuse_shared_process
-from aggmask.launcher.job import frozen_folder, run_frozen
+from aggmask.launcher.job import PARENT, end_with_parent, frozen_folder, run_frozen
+from aggmask.signals import Interrupted, end_at_once
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -30,18 +35,30 @@ register_resolvers()
 
 
 def train(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """Everything from a composed configuration to a trained model; returns the objects that took part."""
+    """Everything from a composed configuration to a trained model; returns the objects that took part.
+
+    Raises:
+        Interrupted: a signal has ended it; `resume=auto` goes on from where it was.
+    """
+    config = plain(cfg)
+    # Before anything of the folder is read: whoever works in it may be writing a checkpoint.
+    with alone_in(config["output_dir"]) if global_rank() == 0 else nullcontext():
+        return _train(config)
+
+
+def _train(config: dict[str, Any]) -> dict[str, Any]:
     import pytorch_lightning as pl
     from omegaconf import OmegaConf
 
     from aggmask.assembly.build import build, build_module, build_trainer, make_recipe
     from aggmask.assembly.memory_check import MemoryCheck
+    from aggmask.assembly.resume import checkpoint_of
     from aggmask.callbacks.agreement import SameConfiguration
     from aggmask.callbacks.wandb_run import finished
 
     # Hydra has made the run's folder, so that it exists says nothing.
     warnings.filterwarnings("ignore", r"(Experiment logs|Checkpoint) directory .* exists and is not empty")
-    config = plain(cfg)
+    config["resume"] = checkpoint_of(config)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     backbone = config["model"]["backbone"]
     if not (backbone["pretrained"] or backbone["weights"] or config["resume"]) and backbone["frozen_stages"]:
@@ -61,14 +78,13 @@ def train(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     trainer = build_trainer(
         config["trainer"], logger=loggers, callbacks=callbacks, default_root_dir=config["output_dir"]
     )
-    folder, main_rank = Path(config["output_dir"]), trainer.is_global_zero
-    with alone_in(folder) if main_rank else nullcontext(), finished(loggers):
-        if main_rank:
-            text = OmegaConf.to_yaml(OmegaConf.create(config))
-            write_whole(folder / "config.yaml", lambda file: file.write(text.encode()))
+    if trainer.is_global_zero:
+        text = OmegaConf.to_yaml(OmegaConf.create(config))
+        write_whole(Path(config["output_dir"], "config.yaml"), lambda file: file.write(text.encode()))
+    with finished(loggers):
         for logger in loggers:
             logger.log_hyperparams(config)
-        trainer.fit(module, datamodule=data, ckpt_path=config["resume"])
+        trainer.fit(module, datamodule=data, ckpt_path=config["resume"], weights_only=True)
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and trainer.limit_val_batches:
             trainer.validate(module, datamodule=data, verbose=False)  # max_steps ended inside an epoch
     return {"config": config, "data": data, "module": module, "trainer": trainer}
@@ -85,7 +101,33 @@ def _report(trainer: pl.Trainer, output_dir: str) -> float | None:
 
 
 def _run(cfg: DictConfig | Mapping[str, Any]) -> float | None:
-    return _report(train(cfg)["trainer"], cfg["output_dir"])
+    try:
+        return _report(train(cfg)["trainer"], cfg["output_dir"])
+    except Interrupted as stop:
+        if global_rank() == 0:
+            print(f"ended by {stop.name}; this goes on: {_how_to_go_on(cfg['output_dir'])}", flush=True)
+            _queue_again(stop)
+        raise
+
+
+def _how_to_go_on(folder: str) -> str:
+    arguments = sys.argv[1:]
+    if not frozen_folder(arguments):
+        own = ("resume=", "output_dir=", "hydra.run.dir=")
+        arguments = [a for a in arguments if not a.startswith(own)] + [f"output_dir={folder}", "resume=auto"]
+    return shlex.join(["python", "-m", "aggmask.train", *arguments])
+
+
+def _queue_again(stop: Interrupted) -> None:
+    """Ask SLURM for another start where it is about to take the machine back; for a sweep's job its launcher asks."""
+    if stop.number != signal.SIGUSR1 or "SLURM_JOB_ID" not in os.environ or frozen_folder(sys.argv[1:]):
+        return
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        log.warning("SLURM did not queue the job again: %s", error)
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
@@ -97,6 +139,7 @@ def _main(cfg: DictConfig) -> float | None:
 
 def main() -> None:
     """Entry point of `python -m aggmask.train` and `aggmask-train`."""
+    end_at_once()
     folder = frozen_folder(sys.argv[1:])
     run_command(partial(run_frozen, folder, _run) if folder else _named_experiment)
 
@@ -108,6 +151,13 @@ def _named_experiment() -> None:
     if not any(a.startswith(("experiment=", "-")) for a in asked):
         lines = "".join(f"\n  experiment={name}" for name in experiments())
         raise UserError(f"say which experiment to run:{lines}\nWithout any data set at hand: experiment=demo")
+    given = [a.removeprefix("output_dir=") for a in asked if a.startswith("output_dir=")]
+    if given and not any(a.startswith("hydra.run.dir=") for a in asked):
+        sys.argv.append(f"hydra.run.dir={given[-1]}")  # or Hydra would make a folder of its own for train.log
+    if global_rank():  # which the main rank has started, and which would wait for a killed one for half an hour
+        end_with_parent()
+    else:
+        os.environ[PARENT] = str(os.getpid())
     _main()
 
 

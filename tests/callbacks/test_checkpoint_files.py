@@ -46,3 +46,12 @@ def test_torchs_own_error_is_seen_through(tmp_path):
     with small_files_only(10_000), pytest.raises(UserError, match="may not become so large"):
         WholeCheckpoints().save_checkpoint({"weights": torch.ones(150_000)}, tmp_path / "last.ckpt")
     assert os.listdir(tmp_path) == []
+
+
+def test_of_the_last_checkpoint_the_one_before_stays(tmp_path):
+    files = WholeCheckpoints()
+    for step in range(3):
+        for name in ("last.ckpt", "best.ckpt"):
+            files.save_checkpoint({"step": step}, tmp_path / name)
+    steps = {path.name: files.load_checkpoint(path)["step"] for path in tmp_path.iterdir()}
+    assert steps == {"last.ckpt": 2, "last-1.ckpt": 1, "best.ckpt": 2}

@@ -89,6 +89,23 @@ def test_a_resumed_run_is_the_uninterrupted_one(accumulate, tmp_path):
     assert all(torch.equal(value, kept[f"segmenter.{name}"]) for name, value in loaded.items())
 
 
+def test_an_evaluation_that_is_cut_short_leaves_the_trained_weights(tmp_path):
+    class Cut(Counter):
+        def validation_step(self, batch, _):
+            super().validation_step(batch, _)
+            raise ZeroDivisionError
+
+    module, loader = Cut(), DataLoader(range(4), batch_size=1)
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", callbacks=[EMA(0.3)], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit(module, loader, loader)
+    assert module.validated == pytest.approx([by_hand(4, 0.3)])
+    assert float(module.weight) == 4
+
+
 def test_decay_is_checked():
     with pytest.raises(UserError, match=r"decay=1.0: .*less than 1"):
         EMA(1.0)

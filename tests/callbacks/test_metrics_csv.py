@@ -47,3 +47,15 @@ def test_rows_that_a_disk_did_not_take_are_kept_and_written_later(tmp_path, capl
     logger.log_metrics({"loss": 4.0}, 4)
     assert len((tmp_path / "metrics.csv").read_text().split()) == 6
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_rows_that_a_checkpoint_does_not_know_go_whatever_their_step(tmp_path):
+    """An evaluation is logged under the step of the row before it."""
+    logged(tmp_path, (3, {"loss": 2.0}), (3, {"AP": 0.1}), (4, {"loss": 1.0}))
+    logger = ContinuedCSVLogger(str(tmp_path), name="", version="")
+    logger.experiment.keep(1)
+    assert len(logger.experiment) == 1
+    logger.log_metrics({"AP": 0.2}, 3)
+    assert len(logger.experiment) == 2
+    logger.save()
+    assert (tmp_path / "metrics.csv").read_text().split() == ["AP,loss,step", ",2.0,3", "0.2,,3"]

@@ -162,6 +162,13 @@ def test_too_many_in_a_row_stop_a_run_that_skips(tmp_path):
         fit(module, tmp_path, "skip", patience=2)
 
 
+def test_statistics_of_norms_are_kept_from_the_start_of_a_run_too():
+    """A resume in the middle of an epoch starts none."""
+    guard, module = NonFinite("skip"), Toy([])
+    guard.on_train_start(None, module)
+    assert len(guard._kept) == len(list(module.norm.buffers())) == 3
+
+
 def test_a_resumed_run_remembers_what_was_skipped():
     guard, again = NonFinite("skip"), NonFinite("skip")
     guard.skipped = [{"step": 3, "image_ids": [1, 2]}]

@@ -99,16 +99,19 @@ def test_workers_change_nothing(root, tmp_path, uninterrupted):
     assert module.validated == uninterrupted.validated
 
 
-@pytest.mark.parametrize(("stop", "read"), [(3, False), (3, True), (7, True), (5, False), (10, True)])
-def test_resume_is_exact(root, tmp_path, uninterrupted, stop, read):
+@pytest.mark.parametrize(
+    ("stop", "read", "workers"),
+    [(3, False, 0), (3, True, 0), (7, True, 0), (5, False, 0), (10, True, 0), (7, True, 2), (5, True, 2)],
+)
+def test_resume_is_exact(root, tmp_path, uninterrupted, stop, read, workers):
     """In the middle and at the end of an epoch, whether or not the schedule was read from the trainer."""
     keep = ModelCheckpoint(dirpath=tmp_path, filename="{step}", every_n_train_steps=stop, save_top_k=-1)
     first = Watcher(read)
     with pytest.raises(RuntimeError, match="crash"):
         trainer(tmp_path, callbacks=[keep, Crash(stop + 2)]).fit(first, CocoDataModule(str(root), **SMALL))
     (checkpoint,) = tmp_path.glob(f"step={stop}.ckpt")
-    resumed = Watcher(read)
-    trainer(tmp_path).fit(resumed, CocoDataModule(str(root), **SMALL), ckpt_path=checkpoint)
+    resumed, data = Watcher(read), CocoDataModule(str(root), **{**SMALL, "num_workers": workers})
+    trainer(tmp_path).fit(resumed, data, ckpt_path=checkpoint)
     assert first.trained[:stop] + resumed.trained == uninterrupted.trained
 
 

@@ -65,6 +65,8 @@ def test_resume_is_the_rest_of_the_epoch_and_then_whole_ones(done):
     resumed.set_epoch(3)
     assert list(resumed) == whole[done:]
     assert len(resumed) == 5
+    unset = TrainingBatches(GROUPS, 4, short_sides=(64, 96), resume=(3, done))
+    assert list(unset) == (whole[done:] if done < 5 else following)
     resumed.set_epoch(4)
     assert list(resumed) == following
 

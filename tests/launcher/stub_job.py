@@ -16,6 +16,7 @@ from aggmask.assembly.command import run_command
 from aggmask.files import write_json
 from aggmask.launcher import ledger
 from aggmask.launcher.job import frozen_folder, run_frozen
+from aggmask.signals import end_at_once
 
 PAUSE = 0.05  # seconds an epoch
 
@@ -40,7 +41,7 @@ def work(config: dict) -> float:
     write_json(folder / "seen.json", seen)
     state = {"epoch": 0, "number": config["seed"]}
     if config["resume"]:
-        state = json.loads(Path(config["resume"]).read_text())
+        state = json.loads((folder / "last.ckpt").read_text())
     while state["epoch"] < config["trainer"]["max_epochs"]:
         with (folder / "epochs.txt").open("a") as file:
             file.write(f"{state['epoch']}\n")
@@ -56,4 +57,5 @@ def work(config: dict) -> float:
 
 if __name__ == "__main__":
     ledger.PATIENCE = float(os.environ.get("STUB_PATIENCE", ledger.PATIENCE))
+    end_at_once()
     run_command(partial(run_frozen, frozen_folder(sys.argv[1:]), work))

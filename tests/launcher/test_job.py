@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from aggmask.launcher import job as job_module
 from aggmask.launcher import ledger
 from aggmask.launcher.job import frozen_folder, run_frozen
 from aggmask.launcher.ledger import held
+from aggmask.signals import Interrupted
 from tests.launcher.processes import environment, is_alive, kill, until
 from tests.launcher.stub_sweep import freeze
 
@@ -53,9 +55,23 @@ def test_a_job_runs_its_configuration_where_it_belongs(tmp_path):
 
 def test_a_job_goes_on_from_its_last_checkpoint(tmp_path):
     job = freeze(tmp_path, 0)
-    (job.folder / "last.ckpt").touch()
-    run_frozen(job.folder, lambda config: {str(job.folder / "last.ckpt"): 1.0}[config["resume"]])
+    (job.folder / "last-1.ckpt").touch()
+    run_frozen(job.folder, lambda config: {"auto": 1.0}[config["resume"]])
     assert job.outcome["objective"] == 1.0
+
+
+def test_a_job_that_a_signal_ends_is_interrupted_and_neither_done_nor_failed(tmp_path):
+    job = freeze(tmp_path, 0)
+
+    def work(config: dict) -> float:
+        raise Interrupted(signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        run_frozen(job.folder, work)
+    assert (job.state, job.outcome, job.fault) == ("interrupted", None, "interrupted by SIGTERM")
+    run_frozen(job.folder, lambda config: 1.0)
+    assert job.state == "done"
+    assert "interrupted" not in job.attempt
 
 
 def test_a_failure_leaves_its_reason_and_can_be_tried_again(tmp_path):

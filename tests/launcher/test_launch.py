@@ -72,7 +72,7 @@ def test_resume_skips_goes_on_and_tries_again(sweep, tmp_path, monkeypatch):
     monkeypatch.setenv("STUB_FAILS", "1")
     status, said = sweep(*STUB, "seed=0,1,2", "sweep.n_jobs=2")
     assert status == 2
-    assert "1 of 3 jobs failed:\n  #1 seed=1: ValueError: seed 1 is not liked\n" in said
+    assert "1 of 3 jobs are not done:\n  #1 seed=1: ValueError: seed 1 is not liked\n" in said
     assert f"python -m tests.launcher.stub_job sweep.resume={tmp_path}/sweep" in said
     (tmp_path / "sweep" / "2" / "outcome.json").unlink()  # as if it had been killed
     monkeypatch.delenv("STUB_FAILS")
@@ -173,7 +173,7 @@ def test_a_job_that_was_added_and_fails_again_fails_the_sweep(sweep, tmp_path, m
     assert sweep(*STUB, "seed=1", f"sweep.resume={tmp_path}/sweep")[0] == 2
     status, said = sweep(f"sweep.resume={tmp_path}/sweep")
     assert status == 2
-    assert "1 of 2 jobs failed:\n  #1 seed=1: ValueError: seed 1 is not liked\n" in said
+    assert "1 of 2 jobs are not done:\n  #1 seed=1: ValueError: seed 1 is not liked\n" in said
 
 
 def test_a_wrong_key_stops_the_sweep_before_it_starts(sweep, tmp_path):

@@ -73,7 +73,7 @@ def test_jobs_run_fail_and_are_interrupted(tmp_path, engine):
     until((long.folder / "last.ckpt").exists)
     engine.end([started])
     until(lambda: long.state == "interrupted", seconds=15)
-    assert not is_alive(long.attempt["pid"])
+    until(lambda: not is_alive(long.attempt["pid"]), seconds=5)
     gone = freeze(tmp_path, 7)
     Schedule(type(engine)("tests.launcher.no_such_module", 1, None, None, 0.5, 1)).run([gone])
     assert "exit code 1" in gone.outcome["error"]

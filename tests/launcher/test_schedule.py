@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import os
 import random
+import signal
 import time
 
 import pytest
@@ -82,6 +84,20 @@ def test_a_killed_child_is_a_failed_job_and_the_others_go_on(tmp_path):
     assert outcomes(tmp_path) == {0: number_of(0, 40), 1: number_of(1, 40)}
     assert first.attempt["count"] == 2
     assert second.attempt["count"] == 1
+
+
+def test_a_job_that_is_told_to_end_is_not_failed_and_the_others_go_on(tmp_path):
+    parent = start("tests.launcher.stub_sweep", str(tmp_path), "1", "2", "40")
+    until((tmp_path / "0" / "last.ckpt").exists)
+    os.kill(children_of(parent.pid)[0], signal.SIGTERM)
+    said = finish(parent)
+    first, second = Ledger(tmp_path).jobs()
+    assert (first.state, first.outcome) == ("interrupted", None)
+    assert second.outcome["objective"] == number_of(1, 40)
+    assert "interrupted by SIGTERM; goes on when the sweep does" in said
+    finish(start("tests.launcher.stub_sweep", str(tmp_path), "1", "2", "40"))
+    assert outcomes(tmp_path) == {0: number_of(0, 40), 1: number_of(1, 40)}
+    assert first.attempt["count"] == 2
 
 
 def test_a_job_that_runs_elsewhere_is_left_alone(tmp_path, monkeypatch):

@@ -76,7 +76,7 @@ def test_an_interrupted_sweep_cancels_its_jobs(tmp_path):
     until((job.folder / "last.ckpt").exists)
     slurm.end([started])
     until(lambda: job.state == "interrupted", seconds=30)
-    assert not is_alive(job.attempt["pid"])
+    until(lambda: not is_alive(job.attempt["pid"]), seconds=5)
 
 
 def test_what_slurm_is_asked_for(tmp_path, commands, monkeypatch):

@@ -17,6 +17,8 @@ from hydra.utils import get_class, get_object, instantiate
 
 from aggmask.assembly.config import suggest
 from aggmask.callbacks.checkpoint_files import WholeCheckpoints
+from aggmask.callbacks.interruption import Interruption
+from aggmask.callbacks.metrics_csv import KeptRows
 from aggmask.callbacks.non_finite import NonFinite
 from aggmask.callbacks.split_step import OutOfMemory
 from aggmask.callbacks.sync_norms import SyncNorms
@@ -44,7 +46,8 @@ def build_trainer(node: Mapping[str, Any], callbacks: Sequence[pl.Callback] = ()
         UserError: a setting that Lightning would fail on, or ignore, later.
     """
     node = dict(node)
-    callbacks = [NonFinite(node.pop("on_nan", "stop")), OutOfMemory(node.pop("on_oom", "split")), *callbacks]
+    faults = NonFinite(node.pop("on_nan", "stop")), OutOfMemory(node.pop("on_oom", "split"))
+    callbacks = [Interruption(), KeptRows(), *faults, *callbacks]
     synchronized = node.get("sync_batchnorm", False)
     plugins = [WholeCheckpoints(), *([SyncNorms()] if synchronized else []), *map(build, node.get("plugins") or ())]
     trainer = build(node, plugins=plugins, callbacks=callbacks, **arguments)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from aggmask.assembly.explain import explain
 
 _PATHS = re.compile(
-    r"\+{0,2}((?:checkpoint|source|output|image|figure|fix|html|data\.[\w.]+|model\.backbone\.weights|sweep\.resume)=)(.+)",
+    r"\+{0,2}((?:checkpoint|source|output|output_dir|resume|image|figure|fix|html|data\.[\w.]+|model\.backbone\.weights|"
+    r"sweep\.resume)=)(.+)",
     re.DOTALL,
 )
 _PLAIN = re.compile(r"[\w./\\:~+-]*|[\[{'\"$].*", re.DOTALL)  # what Hydra reads as it stands
@@ -33,6 +34,9 @@ def run_command(main: Callable[[], None], open_nodes: Sequence[str] = ()) -> Non
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # or Hydra would print the exception and exit by itself
     try:
         main()
+    except KeyboardInterrupt:
+        print("aggmask: ended by Ctrl-C", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         message = explain(error)
         if message is None:

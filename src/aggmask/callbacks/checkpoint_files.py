@@ -13,19 +13,24 @@ from typing import Any
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from aggmask.checkpoints.run_folder import BEFORE, LAST
 from aggmask.errors import UserError
 from aggmask.files import write_whole
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Local checkpoints are written beside their place and renamed; those in object stores as Lightning does it."""
+    """Local checkpoints are written beside their place and renamed; those in object stores as Lightning does it.
+
+    Of `last.ckpt` the one before stays, for the disk that loses what it said was written.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda file: torch.save(checkpoint, file))
+        keep = BEFORE if Path(path).name == LAST else None
+        write_whole(path, lambda file: torch.save(checkpoint, file), keep)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None

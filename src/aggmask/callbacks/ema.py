@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
@@ -30,6 +31,7 @@ class EMA(WeightAveraging):
             raise UserError(f"callbacks.ema.decay={decay}: must be at least 0 and less than 1")
         super().__init__(use_buffers=True, multi_avg_fn=self._average)
         self.decay = decay
+        self._evaluated = False  # whether the module holds the average, as during an evaluation
 
     def decay_after(self, averaged: int) -> float:
         """d, when `averaged` steps have been averaged."""
@@ -43,3 +45,12 @@ class EMA(WeightAveraging):
         else:  # counters
             for average, value in zip(averages, weights, strict=True):
                 average.copy_(value)
+
+    def _swap_models(self, pl_module: pl.LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self._evaluated = not self._evaluated
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Put the trained weights back when an evaluation is cut short, before anybody keeps them."""
+        if self._evaluated:
+            self._swap_models(pl_module)

@@ -54,6 +54,9 @@ class NonFinite(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.skipped = list(state_dict["skipped"])
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.on_train_epoch_start(trainer, pl_module)  # which a resume in the middle of an epoch does not call
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Frozen norms do not train, and keep their statistics anyway.
         self._buffers = [b for m in pl_module.modules() if m.training for b in m.buffers(recurse=False)]

@@ -31,6 +31,7 @@ from aggmask.data.sampler import EvaluationBatches, TrainingBatches
 from aggmask.data.skipping import SkippingInstances
 from aggmask.data.storage import open_storage
 from aggmask.data.transforms import ColorJitter, LargeScaleJitter, Resize
+from aggmask.data.workers import leave_signals
 from aggmask.errors import UserError
 from aggmask.geometry.frame import fit_within, pad_to_multiple
 from aggmask.structures import Category, ImageBatch
@@ -244,6 +245,7 @@ class CocoDataModule(pl.LightningDataModule):
             batch_sampler=batches,
             num_workers=self.num_workers,
             collate_fn=collate,
+            worker_init_fn=leave_signals,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
         )
@@ -280,9 +282,12 @@ class CocoDataModule(pl.LightningDataModule):
         """Where training stands: epoch, batches done in it (per rank), and images per batch of all ranks."""
         if self.trainer is None:
             return {}
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        loop = self.trainer.fit_loop
+        epochs = loop.epoch_progress.current
+        at_end = epochs.processed > epochs.completed  # of an epoch, where checkpoints are written
+        done = 0 if at_end else loop.epoch_loop.batch_progress.current.processed
         images = self.batch_size * self.trainer.world_size
-        return {"epoch": self.trainer.current_epoch, "batches": done, "images_per_batch": images}
+        return {"epoch": epochs.processed, "batches": done, "images_per_batch": images}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Take up training there. A checkpoint that is only evaluated leaves no trace."""

@@ -53,7 +53,8 @@ class TrainingBatches(Sampler[list[Sample]]):
         self.seed, self.rank, self.ranks = seed, rank, ranks
         self.short_sides = tuple(short_sides)
         self.resume = resume
-        self.epoch = 0
+        # Not 0: workers are sent for the first batches before the trainer sets an epoch.
+        self.epoch = resume[0] if resume[1] < len(self) else resume[0] + 1
 
     @property
     def sampler(self) -> TrainingBatches:

@@ -22,6 +22,7 @@ from aggmask.assembly.config import global_rank
 from aggmask.assembly.explain import explain
 from aggmask.errors import UserError
 from aggmask.launcher.ledger import Job, held
+from aggmask.signals import Interrupted
 
 PARENT = "AGGMASK_PARENT"  # process id: when that process ends, so does this one
 _PREFIX = "job="
@@ -60,8 +61,14 @@ def run_frozen(folder: Path, function: Callable[[dict[str, Any]], float | None])
         os.environ[PARENT] = str(os.getpid())  # for the ranks that this one starts
         os.chdir(job.cwd)
         _log_to(folder / "train.log" if main_rank else None)
+        # The checkpoint that the sweep was told to begin with counts until the job has one of its own.
+        resume = "auto" if job.has_checkpoint else job.config.get("resume")
         try:
-            objective = function(job.config | {"resume": str(job.checkpoint or job.config.get("resume") or "") or None})
+            objective = function({**job.config, "resume": resume})
+        except Interrupted as stop:
+            if main_rank:
+                job.interrupt(stop.name)
+            raise
         except Exception as error:
             rank = "" if main_rank else f"rank {global_rank()}: "
             job.fail(f"{rank}{explain(error) or _innermost(error)}")

@@ -26,7 +26,6 @@ from aggmask.launcher.ledger import Job, Ledger, digest, held, is_held, key_of, 
 from aggmask.launcher.schedule import Engine, Schedule
 
 log = logging.getLogger(__name__)
-_BUSY = {"state": "failed", "error": "another process works on it"}
 
 
 class _Composed(NamedTuple):
@@ -115,7 +114,7 @@ class Launch:
                 fresh.append(job)
             elif digest(config) == digest(job.config) or job.state == "done":
                 pass
-            elif job.checkpoint is None and job.state != "running":
+            elif not job.has_checkpoint and job.state != "running":
                 job = replace(job, config=config)
                 fresh.append(job)
             else:
@@ -155,19 +154,18 @@ class Launch:
 
     def _failure(self, jobs: Sequence[Job]) -> UserError:
         lines = [
-            f"  #{job.number} {label}: {(job.outcome or _BUSY)['error']}"
+            f"  #{job.number} {label}: {job.fault}"
             for job, label in zip(jobs, labels(jobs), strict=True)
             if job.state != "done"
         ]
-        return UserError("\n".join([f"{len(lines)} of {len(jobs)} jobs failed:", *lines, self._how_to_go_on()]))
+        return UserError("\n".join([f"{len(lines)} of {len(jobs)} jobs are not done:", *lines, self._how_to_go_on()]))
 
     def _returned(self, composed: _Composed, jobs: Sequence[Job]) -> JobReturn:
         job, cfg = composed
         returned = JobReturn(overrides=list(job.overrides), hydra_cfg=cfg, working_dir=str(job.folder))
         returned.cfg, returned.task_name = OmegaConf.create(dict(job.config)), str(cfg.hydra.job.name)
-        outcome = job.outcome or _BUSY
-        if outcome["state"] == "done":
-            returned.status, returned.return_value = JobStatus.COMPLETED, outcome["objective"]
+        if job.state == "done":
+            returned.status, returned.return_value = JobStatus.COMPLETED, job.outcome["objective"]
         else:  # whoever asks for the number gets an exception that tells of all jobs
             returned.status, returned.return_value = JobStatus.FAILED, self._failure(jobs)
         return returned

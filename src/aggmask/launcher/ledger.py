@@ -4,7 +4,7 @@
     SWEEP/sweep.lock           held by the process that starts its jobs
     SWEEP/JOB/job.json         a job's overrides (its key) and its resolved configuration
     SWEEP/JOB/job.lock         held by the process that works in the folder
-    SWEEP/JOB/attempt.json     who started the job last, and how often that happened
+    SWEEP/JOB/attempt.json     who started the job last, how often that happened, and which signal ended it cleanly
     SWEEP/JOB/progress.json    how far its training is
     SWEEP/JOB/outcome.json     done with a number, or failed with a reason
 
@@ -29,13 +29,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from aggmask.checkpoints.run_folder import checkpoints_of
 from aggmask.errors import UserError
 from aggmask.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 STATES = ("done", "failed", "running", "interrupted", "waiting")
 PATIENCE = 30.0  # seconds: that a killed job may take to end, its files on a network disk included
-CHECKPOINT = "last.ckpt"  # what an interrupted job goes on from
 
 
 def digest(config: Any) -> str:
@@ -140,10 +140,9 @@ class Job:
         return self.folder / "job.lock"
 
     @property
-    def checkpoint(self) -> Path | None:
-        """What the job goes on from, if it came so far."""
-        path = self.folder / CHECKPOINT
-        return path if path.is_file() else None
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to go on from."""
+        return bool(checkpoints_of(self.folder))
 
     @property
     def outcome(self) -> dict[str, Any] | None:
@@ -171,6 +170,19 @@ class Job:
         """Note a new attempt of this process, which holds the lock."""
         now = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
         write_json(self.folder / "attempt.json", {"count": self.attempt["count"] + 1, **now})
+
+    def interrupt(self, signal: str) -> None:
+        """Note that this attempt was told to end, and has saved where it stands."""
+        write_json(self.folder / "attempt.json", {**self.attempt, "interrupted": signal})
+
+    @property
+    def fault(self) -> str:
+        """Why a job that has ended is not done."""
+        if outcome := self.outcome:
+            return outcome["error"]
+        if signal := self.attempt.get("interrupted"):
+            return f"interrupted by {signal}"
+        return "another process works on it"
 
     def finish(self, objective: float | None) -> None:
         write_json(self.folder / "outcome.json", {"state": "done", "objective": objective})

@@ -25,7 +25,7 @@ from aggmask.launcher.resources import (
     without_ranks,
 )
 
-_GRACE = 10.0  # seconds that a job has to end when it is told to
+_GRACE = 30.0  # seconds that a job has to finish a step and save, when it is told to end; SLURM's KillWait too
 
 
 @dataclass

@@ -117,17 +117,20 @@ class Schedule:
 
     def _conclude(self, item: _Item, reason: str) -> None:
         job = item.job
-        if job.outcome is None and (item.started.wrote(job.attempt) or job.state != "running"):
+        ours = item.started.wrote(job.attempt)
+        if ours and job.outcome is None and job.attempt.get("interrupted"):
+            self._say(job, f"{job.fault}; goes on when the sweep does", logging.WARNING)
+            return
+        if job.outcome is None and (ours or job.state != "running"):
             job.fail(reason)  # else another process is in its folder
-        outcome = job.outcome or {"state": "failed", "error": "another process works on it already"}
         minutes, seconds = divmod(round(time.monotonic() - item.since), 60)
-        if outcome["state"] == "done":
-            number = outcome["objective"]
+        if job.state == "done":
+            number = job.outcome["objective"]
             self._say(job, f"done in {minutes} min {seconds} s" + ("" if number is None else f": {number:.4f}"))
             return
-        self._say(job, f"failed: {outcome['error']}", logging.ERROR)
+        self._say(job, f"failed: {job.fault}", logging.ERROR)
         if self.on_fail == "stop":
-            raise UserError(f"job {job.number} failed, and sweep.on_fail=stop: {outcome['error']} ({job.folder})")
+            raise UserError(f"job {job.number} failed, and sweep.on_fail=stop: {job.fault} ({job.folder})")
 
     def _say(self, job: Job, what: str, level: int = logging.INFO) -> None:
         log.log(level, "#%d %s: %s", job.number, self._labels[job.folder], what)

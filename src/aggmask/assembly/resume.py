@@ -1,0 +1,65 @@
+"""What `resume=` stands for: nothing, a file, or whatever the run's folder has."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from aggmask.checkpoints.reading import read_file
+from aggmask.checkpoints.run_folder import newest
+from aggmask.errors import UserError
+
+log = logging.getLogger(__name__)
+AUTO = "auto"
+
+
+def checkpoint_of(config: Mapping[str, Any]) -> str | None:
+    """The file that a run goes on from; says which it is.
+
+    Args:
+        config: plain: `resume`, `output_dir`, `trainer`, `callbacks`.
+
+    Raises:
+        UserError: it cannot be read, or belongs to a run that averages its weights, as this one does not.
+    """
+    resume, folder = config["resume"], config["output_dir"]
+    if resume is None and int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+        resume = AUTO  # queued again: the same command in the same folder
+    if resume is None:
+        return None
+    if resume != AUTO:
+        _compare(read_file(resume, key="resume"), config, f"resume={resume}")
+        return str(resume)
+    found = newest(folder)
+    if found is None:
+        log.info("resume=auto: no checkpoint in %s: begins at the beginning", folder)
+        return None
+    path, content = found
+    _compare(content, config, str(path))
+    if _finished(content, config["trainer"]):
+        log.info("resume=auto: already finished at step %d: %s", content["global_step"], path)
+    else:
+        log.info("resume=auto: goes on after step %d: %s", content["global_step"], path)
+    return str(path)
+
+
+def _finished(content: Mapping[str, Any], trainer: Mapping[str, Any]) -> bool:
+    """As Lightning decides it."""
+    epochs, steps = trainer.get("max_epochs") or -1, trainer.get("max_steps") or -1
+    done = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    return 0 <= epochs <= done or 0 <= steps <= content["global_step"]
+
+
+def _compare(content: Any, config: Mapping[str, Any], where: str) -> None:
+    if not isinstance(content, Mapping) or "loops" not in content:
+        raise UserError(f"{where}: holds no state of a training; model weights alone cannot be gone on from")
+    averaged, averages = "averaging_state" in content, bool(config["callbacks"].get("ema"))
+    if averaged and not averages:
+        raise UserError(
+            f"{where}: keeps an average of the weights, and this run has none: say callbacks=ema as before; with "
+            "callbacks.ema.decay=0 the average is the trained weights themselves"
+        )
+    if averages and not averaged:
+        log.warning("%s: keeps no average of the weights: callbacks=ema begins one with those trained so far", where)

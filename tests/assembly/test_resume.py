@@ -1,0 +1,58 @@
+"""What `resume` becomes; whole runs are in tests/test_resume.py."""
+
+import pytest
+import torch
+
+from aggmask.assembly.resume import checkpoint_of
+from aggmask.checkpoints.run_folder import LAST
+from aggmask.errors import UserError
+
+
+def config(folder, resume, **trainer) -> dict:
+    return {"resume": resume, "output_dir": str(folder), "trainer": trainer, "callbacks": {}}
+
+
+def write(folder, epochs: int, step: int) -> str:
+    progress = {"epoch_progress": {"current": {"processed": epochs}}}
+    torch.save({"loops": {"fit_loop": progress}, "global_step": step}, folder / LAST)
+    return str(folder / LAST)
+
+
+def test_nothing_to_go_on_from(tmp_path, caplog):
+    caplog.set_level("INFO", "aggmask")
+    assert checkpoint_of(config(tmp_path, None)) is None
+    assert caplog.text == ""
+    assert checkpoint_of(config(tmp_path, "auto")) is None
+    assert "begins at the beginning" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("trainer", "said"),
+    [
+        ({"max_epochs": 3}, "goes on after step 8"),
+        ({"max_epochs": 2}, "already finished at step 8"),
+        ({"max_epochs": 3, "max_steps": 8}, "already finished at step 8"),
+        ({"max_epochs": -1, "max_steps": -1}, "goes on after step 8"),
+        ({"max_epochs": None, "max_steps": 9}, "goes on after step 8"),
+    ],
+)
+def test_how_far_it_is(trainer, said, tmp_path, caplog):
+    caplog.set_level("INFO", "aggmask")
+    write(tmp_path, 2, 8)
+    assert checkpoint_of(config(tmp_path, "auto", **trainer)) == str(tmp_path / LAST)
+    assert said in caplog.text
+
+
+def test_slurm_queued_it_again(tmp_path, monkeypatch):
+    path = write(tmp_path, 1, 4)
+    for count, expected in (("", None), ("0", None), ("1", path)):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", count)
+        assert checkpoint_of(config(tmp_path, None, max_epochs=2)) == expected
+
+
+def test_weights_alone(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "model.ckpt")
+    with pytest.raises(UserError, match=r"resume=.*model\.ckpt: holds no state of a training"):
+        checkpoint_of(config(tmp_path, f"{tmp_path}/model.ckpt"))
+    with pytest.raises(UserError, match=r"resume=.*none\.ckpt: there is no such file"):
+        checkpoint_of(config(tmp_path, f"{tmp_path}/none.ckpt"))
