@@ -17,8 +17,9 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -86,7 +87,11 @@ class Study:
     def __init__(self, settings: argparse.Namespace) -> None:
         self.settings, self.folder = settings, Path(settings.folder).resolve()
         self.baseline = BASELINES[settings.sweep].split()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.notes = self.folder / "record.json"
         self.record: dict[str, Any] = {"began": time.strftime("%Y-%m-%d %H:%M"), "commands": [], "seconds": {}}
+        if self.notes.is_file():  # it was stopped, and goes on
+            self.record = json.loads(self.notes.read_text())
 
     def run(self) -> None:
         """From nothing to two tables."""
@@ -102,22 +107,22 @@ class Study:
 
     def _sweep(self, name: str, *arguments: str) -> list[Run]:
         """Train what is not trained yet; the finished runs."""
-        place, settings, began = self.folder / name, self.settings, time.monotonic()
+        place, settings = self.folder / name, self.settings
         steps = [f"trainer.max_steps={settings.steps}", f"trainer.val_check_interval={max(1, settings.steps // 2)}"]
         said = [f"experiment={settings.experiment}", f"data={settings.data}", *settings.overrides]
         said += [*(() if name == "time" else steps), "trainer.enable_progress_bar=false", *arguments]
         start = f"sweep.resume={place}" if (place / "sweep.json").is_file() else f"hydra.sweep.dir={place}"
-        self._command("aggmask.train", "--multirun", *said, f"sweep.n_jobs={settings.n_jobs}", start)
-        self.record["seconds"][f"{name}: training"] = round(time.monotonic() - began)
+        with self._timed(f"{name}: training"):
+            self._command("aggmask.train", "--multirun", *said, f"sweep.n_jobs={settings.n_jobs}", start)
         return [run for run in read_runs(place) if run.state == FINISHED]
 
     def _tell(self, name: str) -> None:
         """Evaluate every run on test, and write the report."""
-        began, runs = time.monotonic(), [run for run in read_runs(self.folder / name) if run.state == FINISHED]
+        runs = [run for run in read_runs(self.folder / name) if run.state == FINISHED]
         waiting = [run.folder for run in runs if not run.results_file("test").is_file()]
-        with ProcessPoolExecutor(self.settings.n_jobs, multiprocessing.get_context("spawn")) as pool:
+        spawn = multiprocessing.get_context("spawn")
+        with self._timed(f"{name}: evaluation on test"), ProcessPoolExecutor(self.settings.n_jobs, spawn) as pool:
             list(pool.map(evaluate_on_test, waiting))
-        self.record["seconds"][f"{name}: evaluation on test"] = round(time.monotonic() - began)
         output = Path(self.settings.output) / name
         report(self.folder / name, self._baseline_of(runs), output, pictures=0, split="test")
         self.record |= {"machine": machine(), "settings": vars(self.settings)}
@@ -127,6 +132,17 @@ class Study:
         """A run of the baseline, by which the report finds its variant."""
         jobs = jobs_of(self.settings.sweep)
         return next(run.name for run in runs if _typed(run, jobs) == set(self.baseline))
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        """Add to the seconds that something took, over all starts of the study."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = self.record["seconds"]
+            seconds[what] = seconds.get(what, 0) + round(time.monotonic() - began)
+            self.notes.write_text(json.dumps(self.record, indent=1))
 
     def _command(self, module: str, *arguments: str) -> None:
         told = shlex.join(["python", "-m", module, *arguments]).replace(str(self.folder), self.settings.folder)
@@ -182,6 +198,8 @@ def settings_of(arguments: Sequence[str]) -> argparse.Namespace:
     settings.output = settings.output or f"docs/study/{name}"
     if settings.sweep not in BASELINES:
         parser.error(f"--sweep={settings.sweep}: must be one of {', '.join(BASELINES)}")
+    if settings.steps < 20:
+        parser.error(f"--steps={settings.steps}: must be at least 20, of which the time is taken")
     return settings
 
 

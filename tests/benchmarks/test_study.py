@@ -102,6 +102,14 @@ def test_it_trains_evaluates_and_tells_both_tables(monkeypatch, tmp_path):
     assert str(tmp_path / "work") in record["commands"][0]
     assert record["machine"]["cores"] > 0
     assert record["learning rate"] == 0.001
+    (tmp_path / "work" / "steps").mkdir()
+    (tmp_path / "work" / "steps" / "sweep.json").write_text("{}")
+    study.Study(study.settings_of([*said, "--folder", f"{tmp_path}/work", "--output", f"{tmp_path}/again"])).run()
+    assert f"hydra.sweep.dir={tmp_path}/work/steps" in steps
+    assert f"sweep.resume={tmp_path}/work/steps" in calls[4]
+    again = json.loads((tmp_path / "again" / "record.json").read_text())
+    assert again["commands"][:3] == record["commands"]
+    assert len(again["commands"]) == 6
 
 
 def test_a_list_of_jobs_comes_through_the_command_line():
@@ -111,7 +119,21 @@ def test_a_list_of_jobs_comes_through_the_command_line():
     assert override.value() == jobs
 
 
-def test_a_sweep_without_a_baseline_is_refused(capsys):
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (["--sweep", "window"], "--sweep=window: must be one of study, study_small, study_solov2"),
+        (["--steps", "10"], "--steps=10: must be at least 20"),
+    ],
+)
+def test_what_makes_no_study_is_refused(said, message, capsys):
     with pytest.raises(SystemExit):
-        study.settings_of(["--sweep", "window"])
-    assert "--sweep=window: must be one of study, study_small, study_solov2" in capsys.readouterr().err
+        study.settings_of(said)
+    assert message in capsys.readouterr().err
+
+
+def test_names_follow_from_others():
+    settings = study.settings_of(["--experiment", "study_solov2", "--data", "composites"])
+    assert settings.sweep == "study_solov2"
+    assert settings.folder == "studies/study_solov2-composites"
+    assert settings.output == "docs/study/study_solov2-composites"
