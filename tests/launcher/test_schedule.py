@@ -139,6 +139,7 @@ def test_stop_ends_the_others_which_can_go_on(tmp_path, monkeypatch):
 def test_gpus_and_threads_are_shared_out(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("aggmask.launcher.resources.processors", lambda: 8)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     jobs = [freeze(tmp_path, seed, 30, accelerator="gpu", devices=n) for seed, n in enumerate((1, 2, 1, 1))]
     Schedule(Processes(MODULE, n_jobs=3, gpus=["4", "5", "6"])).run(jobs)
     notes = [seen(tmp_path, seed) for seed in range(4)]
