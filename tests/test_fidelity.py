@@ -1,4 +1,4 @@
-"""The list of fidelity: it is numbered, its tests exist, and the recipes are those of the published models."""
+"""The lists of fidelity and of faults: they are numbered, their tests exist; the recipes are the published models'."""
 
 import re
 from pathlib import Path
@@ -8,17 +8,20 @@ import pytest
 from aggmask.assembly.config import plain
 from tests.runs import composed
 
-ROWS = re.findall(
-    r"^\| (\d+) \|.*\| `([^`]+)` \|$", (Path(__file__).parents[1] / "docs" / "fidelity.md").read_text(), re.MULTILINE
-)
+DOCS = Path(__file__).parents[1] / "docs"
+ROWS = {
+    name: re.findall(r"^\| (\d+) \|.*\| `([^`]+)` \|$", (DOCS / f"{name}.md").read_text(), re.MULTILINE)
+    for name in ("fidelity", "faults")
+}
 
 
-def test_points_are_numbered():
-    assert [int(number) for number, _ in ROWS] == list(range(1, len(ROWS) + 1))
-    assert len(ROWS) >= 35
+@pytest.mark.parametrize(("name", "least"), [("fidelity", 35), ("faults", 30)])
+def test_points_are_numbered(name, least):
+    assert [int(number) for number, _ in ROWS[name]] == list(range(1, len(ROWS[name]) + 1))
+    assert len(ROWS[name]) >= least
 
 
-@pytest.mark.parametrize("named", sorted({test for _, test in ROWS}))
+@pytest.mark.parametrize("named", sorted({test for rows in ROWS.values() for _, test in rows}))
 def test_the_test_that_holds_a_point_exists(named):
     file, _, function = named.partition("::")
     assert re.search(
