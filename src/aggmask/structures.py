@@ -74,7 +74,7 @@ class GridTargets:
 
     labels: Tensor  # (B, S, S) long: class of the cell; the number of classes stands for background
     cells: Cells  # the K positive cells, by image, then by cell; repeated where a cell learns several masks
-    masks: Tensor  # (K, h, w) float 0/1 at the level's output stride
+    masks: Tensor  # (K, h, w) uint8 0/1 at the level's output stride
 
     def part(self, first: int, last: int) -> GridTargets:
         """Those of the images first to last - 1, which are counted from 0 again."""

@@ -5,7 +5,10 @@ import math
 import pytest
 import torch
 
-from aggmask.supervision.losses import dice_losses, focal_loss_sum
+from aggmask.structures import Cells
+from aggmask.supervision import losses
+from aggmask.supervision.losses import dice_losses, focal_loss_sum, mask_losses
+from tests.small import close, make_head, make_pyramid
 
 
 def logit(p: float) -> float:
@@ -54,3 +57,39 @@ def test_focal_by_hand(alpha, gamma):
     negative = sum((1 - alpha) * v**gamma * -math.log(1 - v) for v in (0.3, 0.9, 0.6))
     found = focal_loss_sum(logits, torch.tensor([[[1, 2]]]), alpha, gamma)
     assert found.item() == pytest.approx(positive + negative, rel=1e-5)
+
+
+def test_masks_in_parts_have_the_losses_and_gradients_of_all_at_once(monkeypatch):
+    head = make_head(window=5)
+    cells = Cells(torch.tensor([0, 0, 1, 1, 1]), torch.tensor([3, 40, 0, 17, 63]))
+    targets = (torch.rand(5, 16, 24) > 0.5).to(torch.uint8)
+    found = []
+    for pixels in (2 * 16 * 24, 10**6):
+        monkeypatch.setattr(losses, "PIXELS_AT_ONCE", pixels)
+        head.zero_grad()
+        values = mask_losses(head(make_pyramid())[0].field, cells, targets)
+        values.square().sum().backward()
+        found.append([values, *(p.grad for p in head.parameters() if p.grad is not None)])
+    for parts, together in zip(*found, strict=True):
+        close(parts, together, least=1e-2)
+
+
+class Watched:
+    """A field that remembers how many cells it was asked for at once."""
+
+    def __init__(self, field) -> None:
+        self.field, self.asked = field, []
+
+    def at(self, cells: Cells) -> torch.Tensor:
+        self.asked.append(len(cells))
+        return self.field.at(cells)
+
+
+def test_asked_masks_are_not_kept(monkeypatch):
+    monkeypatch.setattr(losses, "PIXELS_AT_ONCE", 2 * 16 * 24)
+    field = Watched(make_head(window=5)(make_pyramid())[0].field)
+    cells = Cells(torch.zeros(5, dtype=torch.long), torch.arange(5))
+    total = mask_losses(field, cells, torch.ones(5, 16, 24)).sum()
+    assert field.asked == [2, 2, 1]
+    total.backward()
+    assert sorted(field.asked[3:]) == [1, 2, 2], "painted again for the gradients"

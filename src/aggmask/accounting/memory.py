@@ -23,6 +23,7 @@ from aggmask.accounting.flops import map_sizes
 from aggmask.decoding.decode import Decoder, cell_bytes
 from aggmask.model.head import Head
 from aggmask.model.segmenter import Segmenter
+from aggmask.supervision.losses import PIXELS_AT_ONCE
 
 _FLOAT = 4  # bytes
 
@@ -95,7 +96,7 @@ def kept_for_backward(
     image = torch.empty(batch, segmenter.backbone.in_chans, *size, device="meta")
     masks = map_sizes(segmenter.head, size).masks
     asked = batch * sum(n * pixels for n, pixels in zip(cells, masks, strict=True))
-    return _saved(segmenter, image) + _bytes(image), round(asked * saved_per_pixel(segmenter.head))
+    return _saved(segmenter, image) + _bytes(image), _saved_for_cells(segmenter.head, asked)
 
 
 def on_meta(module: nn.Module) -> nn.Module:
@@ -104,8 +105,13 @@ def on_meta(module: nn.Module) -> nn.Module:
     return deepcopy(module, bare | {id(b): torch.empty_like(b, device="meta") for b in module.buffers()})
 
 
+def _saved_for_cells(head: Head, pixels: float) -> int:
+    """Bytes for so many pixels of asked masks: all targets, and the values and gradients of the few worked on."""
+    return round(pixels + 2 * min(pixels, PIXELS_AT_ONCE) * saved_per_pixel(head))
+
+
 def saved_per_pixel(head: Head) -> int:
-    """Bytes that the backward pass keeps for one pixel of one asked cell's mask."""
+    """Bytes that the backward pass reads for one pixel of one asked cell's mask."""
     compared = 2  # Dice: the probability and the target
     net = head.aggregation
     if not hasattr(net, "weights"):

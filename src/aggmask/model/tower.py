@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aggmask.errors import UserError
+from aggmask.model.convolution import Conv2d, convolve_activated
 
 PRIOR = 0.01  # probability that an untrained cell or pixel is "on", so that the losses start calm
 PRIOR_BIAS = -math.log((1 - PRIOR) / PRIOR)
@@ -27,7 +30,7 @@ class ConvBlock(nn.Module):
         super().__init__()
         if norm and out_channels % _GROUPS:
             raise UserError(f"model: a width of {out_channels} is not divisible by the {_GROUPS} groups of GroupNorm")
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
+        self.conv = Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
         self.gn = nn.GroupNorm(_GROUPS, out_channels) if norm else nn.Identity()
         init_conv(self.conv)
 
@@ -35,9 +38,21 @@ class ConvBlock(nn.Module):
         return F.relu_(self.gn(self.conv(features)))
 
 
-def conv_tower(in_channels: int, width: int, depth: int) -> nn.Sequential:
+class ConvTower(nn.Sequential):
+    """Blocks of ConvBlock, one after the other. Training keeps one map a block, not two (see `convolve_activated`)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        if not len(self) or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return super().forward(features)
+        maps = self[0].conv(features)
+        for before, block in pairwise(self):
+            maps = convolve_activated(maps, before.gn, block.conv)
+        return F.relu_(self[-1].gn(maps))
+
+
+def conv_tower(in_channels: int, width: int, depth: int) -> ConvTower:
     """`depth` blocks of ConvBlock, the first of which takes `in_channels`."""
-    return nn.Sequential(*(ConvBlock(in_channels if i == 0 else width, width) for i in range(depth)))
+    return ConvTower(*(ConvBlock(in_channels if i == 0 else width, width) for i in range(depth)))
 
 
 def init_conv(conv: nn.Conv2d, bias: float = 0.0) -> nn.Conv2d:

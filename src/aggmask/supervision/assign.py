@@ -65,7 +65,8 @@ class Assigner:
     ) -> GridTargets:
         """Targets of one level; the number of classes stands for background."""
         labels, images, indices = [], [], []
-        masks = [torch.zeros((0, canvas[0] // mask_stride, canvas[1] // mask_stride), device=device)]
+        size = (0, canvas[0] // mask_stride, canvas[1] // mask_stride)
+        masks = [torch.zeros(size, dtype=torch.uint8, device=device)]
         for number, found in enumerate(objects):
             claimant, cell = self.claims(level, found, canvas)
             owner = self.owners(claimant, cell, level.grid**2)
@@ -78,7 +79,7 @@ class Assigner:
             indices.append(cell[order])
             if len(cell):
                 asked, place = claimant[order].unique(return_inverse=True)
-                masks.append(found[asked].masks_at(mask_stride)[place].float())
+                masks.append(found[asked].masks_at(mask_stride)[place])
         cells = Cells(torch.cat(images), torch.cat(indices))
         return GridTargets(torch.stack(labels).unflatten(1, (level.grid, level.grid)), cells, torch.cat(masks))
 

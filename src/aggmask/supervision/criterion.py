@@ -17,7 +17,7 @@ from torch import Tensor
 
 from aggmask.errors import UserError
 from aggmask.structures import GridTargets, LevelOutput
-from aggmask.supervision.losses import dice_losses, focal_loss_sum
+from aggmask.supervision.losses import focal_loss_sum, mask_losses
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Criterion:
             counts: of the batch that outputs and targets are a part of; None: of these.
         """
         counts = counts or self.count(targets, outputs[0].logits.shape[1])
-        dice = torch.cat([dice_losses(o.field.at(t.cells), t.masks) for o, t in zip(outputs, targets, strict=True)])
+        dice = torch.cat([mask_losses(o.field, t.cells, t.masks) for o, t in zip(outputs, targets, strict=True)])
         focal = sum(
             focal_loss_sum(o.logits, t.labels, self.alpha, self.gamma) for o, t in zip(outputs, targets, strict=True)
         )

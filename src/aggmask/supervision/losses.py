@@ -5,9 +5,29 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from torchvision.ops import sigmoid_focal_loss
 
+from aggmask.structures import Cells, MaskField
+
+PIXELS_AT_ONCE = 2**19  # of asked masks: 8 cells at stride 4 of 800 x 1344
 _EPSILON = 0.001
+
+
+def mask_losses(field: MaskField, cells: Cells, targets: Tensor) -> Tensor:
+    """(K,) Dice losses of a field's masks at K cells with (K, H, W) 0/1 targets.
+
+    Masks are painted a few at a time, and again when their gradient is wanted: what a step keeps does not grow with the
+    cells, and painting is little beside the maps that it reads.
+    """
+
+    def losses(cells: Cells, targets: Tensor) -> Tensor:
+        return dice_losses(field.at(cells), targets)
+
+    few = max(1, PIXELS_AT_ONCE // targets[:1].numel()) if len(cells) else 1
+    starts = range(0, max(1, len(cells)), few)  # no cells are one empty part
+    parts = [(cells[i : i + few], targets[i : i + few]) for i in starts]
+    return torch.cat([checkpoint(losses, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])
 
 
 def dice_losses(logits: Tensor, targets: Tensor) -> Tensor:

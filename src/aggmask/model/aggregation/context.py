@@ -2,15 +2,19 @@
 
 The published code resizes P2..P6 to P2's size, concatenates them (1280 channels) and runs a 1x1 convolution. A 1x1
 convolution over a concatenation of resized maps is the sum of the resized results, so here each level is convolved at
-its own size and only the result is resized.
+its own size and only the result is resized: along x for itself, along y together, as one matrix product that adds to
+what P2 gave.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from aggmask.model.convolution import convolve_activated
 
 PYRAMID_MAPS = 5
 
@@ -34,9 +38,23 @@ class ContextBranch(nn.Module):
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         """[P2..P6] -> (B, X, H/4, W/4)."""
-        size = pyramid[0].shape[-2:]
+        fused = self._fused(pyramid)
+        if isinstance(self.norm, nn.GroupNorm):
+            fused = convolve_activated(fused, self.norm, self.reduce[1])
+        return F.relu(fused)
+
+    def _fused(self, pyramid: Sequence[Tensor]) -> Tensor:
         parts = self.fuse.weight.chunk(len(pyramid), dim=1)
-        fused = F.conv2d(pyramid[0], parts[0], self.fuse.bias)
-        for features, weight in zip(pyramid[1:], parts[1:], strict=True):
-            fused = fused + F.interpolate(F.conv2d(features, weight), size=size, mode="bilinear", align_corners=True)
-        return F.relu(self.reduce(self.norm(fused)))
+        fused = F.conv2d(pyramid[0], parts[0], self.fuse.bias).contiguous()
+        heights, width = [m.shape[2] for m in pyramid], fused.shape[3]
+        wide = [_resized(F.conv2d(m, w), m.shape[2], width) for m, w in zip(pyramid[1:], parts[1:], strict=True)]
+        rows = torch.cat(
+            [_resized(torch.eye(h, device=fused.device)[None, None], heights[0], h) for h in heights[1:]], 3
+        )
+        channels = torch.cat(wide, dim=2).flatten(0, 1)  # all at P2's width, one below the other
+        rows = rows[0].to(fused.dtype).expand(len(channels), -1, -1)
+        return fused.flatten(0, 1).baddbmm_(rows, channels).view_as(fused)
+
+
+def _resized(maps: Tensor, height: int, width: int) -> Tensor:
+    return F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=True)
