@@ -31,7 +31,7 @@ class DenseLevel:
     head: Head
     level: GridLevel
     logits: Tensor  # (B, classes, S, S)
-    representations: Tensor  # (B, T*T, H, W)
+    representations: Sequence[Tensor]  # per image (T*T, H, W)
     context: Tensor | None  # (B, X, H, W)
     dynamic: Tensor | None  # (B, numbers, S, S)
     offsets: Tensor | None  # (B, 2 N, S, S)
@@ -124,7 +124,8 @@ def dense_head(head: Head, pyramid: Sequence[Tensor]) -> list[DenseLevel]:
         seen = context
         if seen is not None and seen.shape[-2:] != maps.shape[-2:]:
             seen = F.interpolate(seen, size=maps.shape[-2:], mode="bilinear", align_corners=True)
-        levels.append(DenseLevel(head, level, logits, maps, seen, dynamic, offsets))
+        # Images are taken apart once: picking them from the batch would make its gradient anew for each.
+        levels.append(DenseLevel(head, level, logits, maps.unbind(), seen, dynamic, offsets))
     return levels
 
 
@@ -248,7 +249,9 @@ def dense_losses(
     """The two losses of a batch (method.md section 6), S*S targets of every level kept at once."""
     levels = dense_head(head, pyramid)
     targets = [
-        dense_targets(v.level, canvas[0] // v.representations.shape[-2], v.logits.shape[1], objects, canvas, min_area)
+        dense_targets(
+            v.level, canvas[0] // v.representations[0].shape[-2], v.logits.shape[1], objects, canvas, min_area
+        )
         for v in levels
     ]
     dice, focal = [], torch.zeros(())
