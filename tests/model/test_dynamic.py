@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from aggmask.errors import UserError
-from aggmask.model.aggregation.dynamic import DynamicAggregation
+from aggmask.model.aggregation.dynamic import DynamicAggregation, _in_groups, convolve_each
 from aggmask.model.aggregation.neighbors import neighbors
 from aggmask.structures import Cells
 from tests.small import close, every_cell, make_head, make_levels_of, make_pyramid
@@ -141,3 +141,13 @@ def test_the_start_of_the_representations_is_an_option():
 def test_wrong_options_are_named(option, value):
     with pytest.raises(UserError, match=f"model.aggregation.{option}={value}"):
         make_aggregation(**{option: value})
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_cells_one_by_one_equal_cells_in_groups(kernel, biased):
+    torch.manual_seed(0)
+    maps, weight = torch.randn(3, 5, 6, 7), torch.randn(3, 4, 5, kernel, kernel)
+    bias = torch.randn(3, 4) if biased else None
+    close(convolve_each(maps, weight, bias), _in_groups(maps, weight, bias))
+    assert _in_groups(maps.to("meta"), weight.to("meta"), None).shape == (3, 4, 6, 7)
