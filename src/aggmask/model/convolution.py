@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
+from torch.autograd import grad
 from torch.autograd.function import once_differentiable
 
 from aggmask.model import winograd
@@ -51,7 +52,7 @@ class _Activated(torch.autograd.Function):
             inputs = F.relu_(F.group_norm(leaves[0], groups, *leaves[1:], eps))
         operands = gradient, inputs.detach().to(gradient.dtype), weight.to(gradient.dtype)
         of_inputs, of_weight = _gradients(*operands, ctx.padding)
-        of_norm = torch.autograd.grad(inputs, leaves, of_inputs.to(inputs.dtype))
+        of_norm = grad(inputs, leaves, of_inputs.to(inputs.dtype))
         return *of_norm, of_weight.to(weight.dtype), gradient.sum((0, 2, 3)) if ctx.biased else None, None, None
 
 
