@@ -69,6 +69,5 @@ def test_a_dead_loader_process_ends_a_run_with_its_usual_cause(coco, tmp_path):
         small_run("solo_r50", coco, tmp_path / "run", *settings)
     text = explain(error.value)
     assert "a process that loads data has died: DataLoader worker (pid" in text
-    assert "killed by signal: Killed" in text
     assert "data.num_workers=2" in text
     finished_epoch(tmp_path / "run")

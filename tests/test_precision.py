@@ -7,7 +7,6 @@ import torch
 
 from aggmask import evaluate, train
 from aggmask.assembly.build import load
-from aggmask.decoding import decode
 from aggmask.decoding.decode import Decoder
 from aggmask.decoding.matrix_nms import matrix_nms
 from aggmask.lit_module import SegmentationModule
@@ -49,11 +48,11 @@ def test_losses_and_matrix_nms_are_the_same_inside():
 def test_decoding_is_float32_of_half_outputs(aggregation, monkeypatch):
     seen = []
 
-    def watched(masks, labels, scores, *options):
-        seen.append(scores.dtype)
-        return matrix_nms(masks, labels, scores, *options)
+    def watched(self, found, plain=Decoder.decay):
+        seen.append(found.scores.dtype)
+        return plain(self, found)
 
-    monkeypatch.setattr(decode, "matrix_nms", watched)
+    monkeypatch.setattr(Decoder, "decay", watched)
     head, pyramid = make_head(**aggregation), make_pyramid(1)
     with torch.no_grad(), half():
         outputs = head(pyramid)

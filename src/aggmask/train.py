@@ -58,6 +58,7 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
 
     # Hydra has made the run's folder, so that it exists says nothing.
     warnings.filterwarnings("ignore", r"(Experiment logs|Checkpoint) directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")  # frozen norms, which are meant to be
     config["resume"] = checkpoint_of(config)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     backbone = config["model"]["backbone"]
@@ -95,7 +96,8 @@ def _report(trainer: pl.Trainer, output_dir: str) -> float | None:
     best = trainer.checkpoint_callbacks[0].best_model_score if trainer.checkpoint_callbacks else None
     ap = trainer.callback_metrics.get("val/AP") if best is None else best
     if trainer.is_global_zero:
-        print("no evaluation was made" if ap is None else f"best mask AP {ap:.4f}")
+        told = "no evaluation was made" if ap is None else f"best mask AP {ap:.4f}"
+        print("no mask AP: there is no object in what was evaluated" if ap == -1 else told)
         print(f"run folder: {output_dir}")
     return None if ap is None else float(ap)
 

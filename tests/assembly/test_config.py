@@ -30,7 +30,7 @@ def test_an_experiment_is_a_small_difference_with_its_command_on_top(experiment)
     ("override", "message"),
     [
         ("+model.aggregation.windoww=5", r"model\.aggregation\.windoww: .*DynamicAggregation.*did you mean 'window'"),
-        ("model.aggregation.window=abc", r"model\.aggregation\.window=abc: must be int"),
+        ("model.aggregation.window=abc", r"model\.aggregation\.window=abc: must be 1 or 4 or 5 or 9 or 25"),
         ("model.aggregation.init=none", r"model\.aggregation\.init=none: must be published or zero"),
         ("model.aggregation.residual=1", r"model\.aggregation\.residual=1: must be bool"),
         ("+trainer.max_epoch=5", r"trainer\.max_epoch: .*did you mean 'max_epochs'"),

@@ -56,3 +56,20 @@ def test_weights_alone(tmp_path):
         checkpoint_of(config(tmp_path, f"{tmp_path}/model.ckpt"))
     with pytest.raises(UserError, match=r"resume=.*none\.ckpt: there is no such file"):
         checkpoint_of(config(tmp_path, f"{tmp_path}/none.ckpt"))
+
+
+def test_another_model_or_optimizer_is_refused_by_name(tmp_path):
+    """Lightning would load the optimizer's old rate without a word, and of the model name a tensor's shape."""
+    began = {"model": {"window": 5, "compile": None}, "optim": {"lr": 0.1}, "data": {"batch_size": 2}}
+    progress = {"epoch_progress": {"current": {"processed": 1}}}
+    content = {"loops": {"fit_loop": progress}, "global_step": 4, "hyper_parameters": began}
+    torch.save(content, tmp_path / LAST)
+    same = config(tmp_path, "auto", max_epochs=9) | began
+    assert checkpoint_of(same | {"model": {"window": 5, "compile": "inductor"}, "data": {"batch_size": 4}})
+    for part, changed, said in (
+        ("model", {"window": 9, "compile": None}, "model.window: 5 in the checkpoint, 9 now"),
+        ("optim", {"lr": 0.2}, "optim.lr: 0.1 in the checkpoint, 0.2 now"),
+    ):
+        for resume in ("auto", str(tmp_path / LAST)):
+            with pytest.raises(UserError, match=said):
+                checkpoint_of(same | {"resume": resume, part: changed})

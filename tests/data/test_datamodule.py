@@ -216,7 +216,7 @@ def test_evaluation_uses_the_largest_side_and_pads_nothing_more_than_alone(root)
     assert canvases(1) == canvases(4)
 
 
-def test_batches_without_objects_and_data_of_one_image(tmp_path):
+def test_batches_without_objects_and_data_of_one_image(tmp_path, caplog):
     root = make_coco(tmp_path / "one", images=1)
     module = Watcher()
     trainer(tmp_path, 2).fit(module, CocoDataModule(str(root), **SMALL))
@@ -226,6 +226,7 @@ def test_batches_without_objects_and_data_of_one_image(tmp_path):
     module = Watcher()
     trainer(tmp_path, 1).fit(module, CocoDataModule(str(empty), skip_empty=False, **SMALL))
     assert [image[2] for step in module.trained for image in step[2]] == [0, 0, 0, 0]
+    assert "has no object with a mask to learn from" in caplog.text
     data = CocoDataModule(str(empty), skip_empty=True, **SMALL)
     with pytest.raises(UserError, match="skip_empty=false"):
         batches(data)

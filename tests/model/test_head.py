@@ -211,7 +211,7 @@ def test_no_tensor_holds_all_cells_of_a_level():
         losses = Criterion()(outputs, Assigner()(outputs, objects, canvas))
         sum(losses.values()).backward()
     with LargestTensor() as decoding, torch.no_grad():
-        found = Decoder(score_threshold=0.6, nms_pre=100)(head(pyramid), canvas)
+        found = Decoder(score_threshold=0.6, nms_pre=100, memory_mb=16)(head(pyramid), canvas)
     assert len(found[0]) == 100
     assert training.elements < painted / 2, training
     assert decoding.elements < painted / 2, decoding

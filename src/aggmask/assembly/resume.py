@@ -7,12 +7,16 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from aggmask.callbacks.agreement import differences
 from aggmask.checkpoints.reading import read_file
 from aggmask.checkpoints.run_folder import newest
 from aggmask.errors import UserError
 
 log = logging.getLogger(__name__)
 AUTO = "auto"
+_KEPT = ("model", "optim")  # what a run goes on with as it began
+# Keys of these that change no number that is kept: where weights came from, how they are computed.
+_FREE = ("model.backbone.pretrained", "model.backbone.weights", "model.backbone.grad_checkpointing", "model.compile")
 
 
 def checkpoint_of(config: Mapping[str, Any]) -> str | None:
@@ -22,7 +26,8 @@ def checkpoint_of(config: Mapping[str, Any]) -> str | None:
         config: plain: `resume`, `output_dir`, `trainer`, `callbacks`.
 
     Raises:
-        UserError: it cannot be read, or belongs to a run that averages its weights, as this one does not.
+        UserError: it cannot be read, or belongs to a run of another model or optimizer, or to one that averages its
+            weights, as this one does not.
     """
     resume, folder = config["resume"], config["output_dir"]
     if resume is None and int(os.environ.get("SLURM_RESTART_COUNT") or 0):
@@ -55,6 +60,19 @@ def _finished(content: Mapping[str, Any], trainer: Mapping[str, Any]) -> bool:
 def _compare(content: Any, config: Mapping[str, Any], where: str) -> None:
     if not isinstance(content, Mapping) or "loops" not in content:
         raise UserError(f"{where}: holds no state of a training; model weights alone cannot be gone on from")
+    began = content.get("hyper_parameters", {})
+    changed = [
+        f"\n  {key}: {old!r} in the checkpoint, {new!r} now"
+        for part in _KEPT
+        if part in began
+        for key, old, new in differences(began[part], config[part], part)
+        if key not in _FREE
+    ]
+    if changed:
+        raise UserError(
+            f"{where}: a run goes on with the model and the optimizer that it began with:{''.join(changed)}\nGive it "
+            "the same words as before, or begin another run: output_dir=DIR without resume"
+        )
     averaged, averages = "averaging_state" in content, bool(config["callbacks"].get("ema"))
     if averaged and not averages:
         raise UserError(

@@ -43,7 +43,11 @@ def read_file(path: str | Path, trust_pickle: bool = False, key: str = "checkpoi
                 f"{key}={path}: holds more than plain values and tensors ({named}), and reading that runs code which "
                 "the file names. If you trust its source, say trust_pickle=true"
             ) from error
-        raise UserError(f"{key}={path}: not a checkpoint, or a damaged one: torch cannot read it") from error
+        refused = isinstance(error, pickle.UnpicklingError)
+        raise UserError(
+            f"{key}={path}: not a checkpoint, or a damaged one: torch cannot read it"
+            + (" as plain values and tensors, and anything else is refused, because reading it runs code" * refused)
+        ) from error
 
 
 def published_weights(content: Any, where: str) -> dict[str, Tensor]:

@@ -318,7 +318,15 @@ def _build(name: str, kind: type, arguments: Mapping[str, Any]) -> Any:
 
 
 def _not_empty(dataset: CocoInstances, annotations: str) -> CocoInstances:
+    told = f"{annotations} has no image to use."
+    if dataset.training and not dataset.index.object_counts().any():
+        told = (
+            f"{annotations} has no object with a mask to learn from; python -m aggmask.doctor "
+            f"data.train.annotations={annotations} says what becomes of its annotations."
+        )
+        if len(dataset):
+            _logger.warning("%s", told)
+        told += " data.skip_empty=false trains on images without objects all the same."
     if not len(dataset):
-        hint = " Images without objects are left out: data.skip_empty=false keeps them." if dataset.training else ""
-        raise UserError(f"{annotations} has no image to use.{hint}")
+        raise UserError(told)
     return dataset
