@@ -21,10 +21,10 @@ from aggmask.decoding import decode
 from aggmask.geometry.frame import Frame
 from aggmask.metrics import rle
 from aggmask.model.head import Head
-from benchmarks.harness import Case, Figure, interleaved
+from benchmarks.harness import Figure
 from benchmarks.models import Shapes, make_segmenter, pyramid_for
 from benchmarks.pictures import picture_batches
-from benchmarks.settings import MODELS, Settings
+from benchmarks.settings import Settings
 from benchmarks.stopwatch import UNCOUNTED, Stopwatch
 from benchmarks.training import against_dense
 from tests import oracle
@@ -140,25 +140,7 @@ CODES = {"lazy": lazy_codes, "dense": dense_codes}
 
 def figures(settings: Settings, tell: Callable[[str], None]) -> Iterator[Figure]:
     """Whole and by stage: time, and memory of the whole."""
-    scopes = [("head + decoding", "head_decoding", name) for name in settings.models]
-    scopes += [("network", "network_inference", name) for name in settings.whole]
-    for scope, function, name in scopes:
-        arguments = {
-            "experiment": MODELS[name],
-            "size": settings.size,
-            "candidates": settings.candidates,
-            "overrides": settings.overrides,
-        }
-        cases = {
-            form: Case(f"benchmarks.inference:{function}", {"form": form, **arguments}) for form in ("lazy", "dense")
-        }
-        found = interleaved(
-            cases,
-            settings.repeats,
-            settings.threads,
-            lambda text, label=f"{name}, {scope}": tell(f"{label}, {text}"),
-            separate=settings.separate,
-        )
-        aimed = scope == "head + decoding" and name == "AggMask"
-        label, targets = f"{name}, {scope}", (2.0, 0.33) if aimed else None
-        yield from against_dense("inference", label, found, STAGES, settings, targets)
+    functions = {"head + decoding": "head_decoding", "network": "network_inference"}
+    return against_dense(
+        "inference", functions, {"candidates": settings.candidates}, STAGES, settings, tell, (2.0, 0.33)
+    )

@@ -12,12 +12,11 @@ import argparse
 import json
 import logging
 import multiprocessing
-import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from omegaconf import OmegaConf
 from aggmask.assembly.config import conf_dir
 from aggmask.report import report
 from aggmask.reporting.runs import FINISHED, Run, read_runs
+from benchmarks.harness import machine
 
 BASELINES = {
     "study": "model/aggregation=none model.aggregation.init=zero",
@@ -125,7 +125,7 @@ class Study:
             list(pool.map(evaluate_on_test, waiting))
         output = Path(self.settings.output) / name
         report(self.folder / name, self._baseline_of(runs), output, pictures=0, split="test")
-        self.record |= {"machine": machine(), "settings": vars(self.settings)}
+        self.record |= {"machine": machine(threads=1), "settings": vars(self.settings)}
         (output.parent / "record.json").write_text(json.dumps(self.record, indent=1) + "\n")
 
     def _baseline_of(self, runs: Sequence[Run]) -> str:
@@ -165,17 +165,6 @@ def evaluate_on_test(folder: Path) -> None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         said = [f"checkpoint='{folder / 'best.ckpt'}'", "split=test", "trainer.enable_progress_bar=false"]
         evaluate(plain(compose("evaluate", overrides=said)))
-
-
-def machine() -> Mapping[str, Any]:
-    """What the times hold for."""
-    import torch
-
-    names = Path("/proc/cpuinfo")
-    lines = names.read_text().splitlines() if names.is_file() else []
-    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "torch": torch.__version__}
 
 
 def settings_of(arguments: Sequence[str]) -> argparse.Namespace:

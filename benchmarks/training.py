@@ -7,8 +7,9 @@ as the published code does, and copies the context to each positive cell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,38 +102,48 @@ def network_step(
 
 def figures(settings: Settings, tell: Callable[[str], None]) -> Iterator[Figure]:
     """Whole and by stage: time, and memory of the whole."""
-    scopes = [("head", "head_step", name) for name in settings.models]
-    scopes += [("network", "network_step", name) for name in settings.whole]
-    for scope, function, name in scopes:
-        arguments = {
-            "experiment": MODELS[name],
-            "size": settings.size,
-            "batch": settings.batch,
-            "objects": settings.objects,
-            "overrides": settings.overrides,
-        }
+    asked = {"batch": settings.batch, "objects": settings.objects}
+    functions = {"head": "head_step", "network": "network_step"}
+    return against_dense("training", functions, asked, STAGES, settings, tell, (1.8, 0.4))
+
+
+def against_dense(
+    part: str,
+    functions: Mapping[str, str],
+    asked: Mapping[str, Any],
+    stages: Sequence[str],
+    settings: Settings,
+    tell: Callable[[str], None],
+    targets: tuple[float, float],
+) -> Iterator[Figure]:
+    """Time, memory and each stage of the lazy form, against those of the dense one, for each scope and model.
+
+    Args:
+        functions: of `benchmarks.<part>`, by scope: first that of the head, then that of the whole network.
+        asked: their arguments, apart from those that all have.
+        targets: that AggMask's head has to reach: times as fast, share of the memory.
+    """
+    head, whole = functions
+    scopes = [(head, name) for name in settings.models] + [(whole, name) for name in settings.whole]
+    shared = {"size": settings.size, "overrides": settings.overrides, **asked}
+    for scope, name in scopes:
         cases = {
-            form: Case(f"benchmarks.training:{function}", {"form": form, **arguments}) for form in ("lazy", "dense")
+            form: Case(f"benchmarks.{part}:{functions[scope]}", {"form": form, "experiment": MODELS[name], **shared})
+            for form in ("lazy", "dense")
         }
+        label = f"{name}, {scope}"
         found = interleaved(
             cases,
             settings.repeats,
             settings.threads,
-            lambda text, label=f"{name}, {scope}": tell(f"{label}, {text}"),
+            lambda text, label=label: tell(f"{label}, {text}"),
             separate=settings.separate,
         )
-        aimed = scope == "head" and name == "AggMask"
-        yield from against_dense("training", f"{name}, {scope}", found, STAGES, settings, (1.8, 0.4) if aimed else None)
-
-
-def against_dense(
-    part: str, label: str, found: dict, stages: Sequence[str], settings: Settings, targets: tuple[float, float] | None
-) -> Iterator[Figure]:
-    """Time, memory and each stage of the lazy form, against those of the dense one."""
-    lazy, dense = found["lazy"], found["dense"]
-    speed, memory = (settings.target(t) for t in targets) if targets else (None, None)
-    yield Figure(part, label, "s", lazy["seconds"], "dense", dense["seconds"], target=speed)
-    yield Figure(part, label, "MB", lazy["MB"], "dense", dense["MB"], sense="share", target=memory)
-    for stage in stages:
-        if stage in lazy:
-            yield Figure(part, f"{label}: {stage}", "s", lazy[stage], "dense", dense[stage])
+        lazy, dense = found["lazy"], found["dense"]
+        aimed = targets if (scope, name) == (head, "AggMask") else (None, None)
+        speed, memory = (None if t is None else settings.target(t) for t in aimed)
+        yield Figure(part, label, "s", lazy["seconds"], "dense", dense["seconds"], target=speed)
+        yield Figure(part, label, "MB", lazy["MB"], "dense", dense["MB"], sense="share", target=memory)
+        for stage in stages:
+            if stage in lazy:
+                yield Figure(part, f"{label}: {stage}", "s", lazy[stage], "dense", dense[stage])

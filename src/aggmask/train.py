@@ -61,11 +61,7 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
     warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")  # frozen norms, which are meant to be
     config["resume"] = checkpoint_of(config)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    backbone = config["model"]["backbone"]
-    if not (backbone["pretrained"] or backbone["weights"] or config["resume"]) and backbone["frozen_stages"]:
-        log.warning(
-            "random weights are frozen: model.backbone.frozen_stages=0 model.backbone.frozen_norm=false train all"
-        )
+    _warn_of_frozen_noise(config)
     data = build(config["data"])
     module = build_module(make_recipe(config, data.categories))
     loggers = [build(node) for node in config["logger"].values() if node]
@@ -89,6 +85,14 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and trainer.limit_val_batches:
             trainer.validate(module, datamodule=data, verbose=False)  # max_steps ended inside an epoch
     return {"config": config, "data": data, "module": module, "trainer": trainer}
+
+
+def _warn_of_frozen_noise(config: Mapping[str, Any]) -> None:
+    backbone = config["model"]["backbone"]
+    if not (backbone["pretrained"] or backbone["weights"] or config["resume"]) and backbone["frozen_stages"]:
+        log.warning(
+            "random weights are frozen: model.backbone.frozen_stages=0 model.backbone.frozen_norm=false train all"
+        )
 
 
 def _report(trainer: pl.Trainer, output_dir: str) -> float | None:

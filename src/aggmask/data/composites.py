@@ -13,7 +13,7 @@ other drawings of its category on or beside it.
 from __future__ import annotations
 
 import importlib.util
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from aggmask.data.outlines import Scene
 from aggmask.data.pile import Pile, crowd
 from aggmask.data.silhouettes import finished
-from aggmask.data.written import check_counts, write_splits
+from aggmask.data.written import write_made
 from aggmask.errors import UserError
 from aggmask.structures import Category
 
@@ -186,10 +186,8 @@ def write_composites(
         UserError: a package is not installed, a parameter is out of range, or `root` holds something that this
             function did not write.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    splits = {"train2017": train_images, "val2017": val_images, "test2017": test_images}
-    counts = {"train_images": train_images, "val_images": val_images, "test_images": test_images}
-    check_counts("composites", 64, size=size, **counts, max_objects=max_objects, seed=seed)
-    stamp = {"version": VERSION, **counts, "size": [height, width], "max_objects": max_objects, "seed": seed}
-    draw = partial(draw_scene, size=(height, width), max_objects=max_objects)
-    write_splits(root, "composites", stamp, CATEGORIES, splits, draw)
+    images = {"train2017": train_images, "val2017": val_images, "test2017": test_images}
+    write_made(
+        root, "composites", VERSION, CATEGORIES, images, least_size=64, size=size, max_objects=max_objects, seed=seed,
+        draw=draw_scene,
+    )  # fmt: skip

@@ -9,7 +9,6 @@ Category ids have gaps; 2 % of the pictures are empty.
 from __future__ import annotations
 
 import colorsys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from aggmask.data.outlines import Scene
 from aggmask.data.pile import Pile
 from aggmask.data.silhouettes import Outline, finished, paint, place, polygon_depth, soft_background, star_depth
-from aggmask.data.written import check_counts, write_splits
+from aggmask.data.written import write_made
 from aggmask.errors import UserError
 from aggmask.structures import Category
 
@@ -99,16 +98,10 @@ def write_shapes(
     Raises:
         UserError: a parameter is out of range, or `root` holds something that this function did not write.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    check_counts(
-        "shapes", 32, size=size, train_images=train_images, val_images=val_images, max_objects=max_objects, seed=seed
-    )
     if not 0 <= color_hint <= 1:
         raise UserError(f"shapes: color_hint must be in 0..1, got {color_hint=}")
-    stamp = {
-        "version": VERSION, "train_images": train_images, "val_images": val_images,
-        "size": [height, width], "max_objects": max_objects, "seed": seed, "color_hint": color_hint,
-    }  # fmt: skip
-    splits = {"train2017": train_images, "val2017": val_images}
-    draw = partial(draw_scene, size=(height, width), max_objects=max_objects, color_hint=color_hint)
-    write_splits(root, "shapes", stamp, CATEGORIES, splits, lambda rng, split: draw(rng))
+    images = {"train2017": train_images, "val2017": val_images}
+    write_made(
+        root, "shapes", VERSION, CATEGORIES, images, least_size=32, size=size, max_objects=max_objects, seed=seed,
+        draw=lambda rng, split, **asked: draw_scene(rng, **asked), color_hint=color_hint,
+    )  # fmt: skip

@@ -8,7 +8,6 @@ end where the next object of its kind begins. Three splits are drawn from differ
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from aggmask.data.outlines import Scene
 from aggmask.data.pile import Pile, crowd
 from aggmask.data.silhouettes import Outline, finished, paint, place, star_depth
 from aggmask.data.textures import texture
-from aggmask.data.written import check_counts, write_splits
+from aggmask.data.written import write_made
 from aggmask.structures import Category
 
 CATEGORIES = tuple(
@@ -112,10 +111,8 @@ def write_shapes_hard(
     Raises:
         UserError: a parameter is out of range, or `root` holds something that this function did not write.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    splits = {"train2017": train_images, "val2017": val_images, "test2017": test_images}
-    counts = {"train_images": train_images, "val_images": val_images, "test_images": test_images}
-    check_counts("shapes_hard", 64, size=size, **counts, max_objects=max_objects, seed=seed)
-    stamp = {"version": VERSION, **counts, "size": [height, width], "max_objects": max_objects, "seed": seed}
-    draw = partial(draw_scene, size=(height, width), max_objects=max_objects)
-    write_splits(root, "shapes_hard", stamp, CATEGORIES, splits, lambda rng, split: draw(rng))
+    images = {"train2017": train_images, "val2017": val_images, "test2017": test_images}
+    write_made(
+        root, "shapes_hard", VERSION, CATEGORIES, images, least_size=64, size=size, max_objects=max_objects, seed=seed,
+        draw=lambda rng, split, **asked: draw_scene(rng, **asked),
+    )  # fmt: skip

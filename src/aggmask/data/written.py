@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,42 @@ from aggmask.errors import UserError
 from aggmask.structures import Category
 
 
-def check_counts(name: str, least_size: int, size: int | tuple[int, int], seed: int, **counts: int) -> None:
+def write_made(
+    root: str | Path,
+    name: str,
+    version: int,
+    categories: Sequence[Category],
+    images: Mapping[str, int],
+    least_size: int,
+    size: int | tuple[int, int],
+    max_objects: int,
+    seed: int,
+    draw: Callable[..., Scene],
+    **more: Any,
+) -> None:
+    """Look at the numbers that all such data sets are asked for, then `write_splits`.
+
+    Args:
+        version: counted up when the same numbers give other pictures.
+        images: split -> number of pictures.
+        least_size: pixels of the short side.
+        size: (height, width) of the pictures in pixels, or one number for both.
+        max_objects: largest number of objects in a picture.
+        draw: (random numbers, name of the split, size=(height, width), max_objects=..., **more) -> a picture.
+        more: what else the pictures depend on, as plain values.
+
+    Raises:
+        UserError: a number is out of range; see `write_splits`.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    counts = {f"{split.removesuffix('2017')}_images": number for split, number in images.items()}
+    _check_counts(name, least_size, size=size, **counts, max_objects=max_objects, seed=seed)
+    asked = {"max_objects": max_objects, **more}
+    stamp = {"version": version, **counts, "size": [height, width], "seed": seed, **asked}
+    write_splits(root, name, stamp, categories, images, partial(draw, size=(height, width), **asked))
+
+
+def _check_counts(name: str, least_size: int, size: int | tuple[int, int], seed: int, **counts: int) -> None:
     """Look whether the numbers that all such data sets have make sense.
 
     Raises:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import shlex
 import time
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -16,12 +13,14 @@ from matplotlib.figure import Figure
 
 import aggmask
 from aggmask.drawing.page import data_address, jpeg_address, render_page
+from aggmask.files import read_json
 from aggmask.reporting import figures
 from aggmask.reporting.costs import CANDIDATES
 from aggmask.reporting.pictures import Strip, pictures_or_reason
 from aggmask.reporting.runs import FINISHED
 from aggmask.reporting.summary import Row, Summary
 from aggmask.reporting.tables import NOTHING, Cell, cells, columns, explanation, percent, said_of
+from aggmask.reporting.variants import flat
 
 TABLES = ("table.md", "table.tex")  # beside the page
 _FIGURES = (  # function, title, caption
@@ -90,29 +89,18 @@ def _facts(summary: Summary) -> str:
 
 def _trained(summary: Summary) -> list[str]:
     """What a print has to say of itself: the command, what all variants share, when, with which version."""
-    began = json.loads(text) if (text := _text(summary.folder / "sweep.json")) else {}
+    began = read_json(summary.folder / "sweep.json")
     told = [f"python -m aggmask.train --multirun {shlex.join(began['arguments'])}"] if began else []
-    configs = [row.variant.finished[0].config for row in summary.rows]
+    configs = [flat(row.variant.finished[0].config) for row in summary.rows]
     shared = [
-        f"{key}={values[0]}"
+        f"{key}={value}"
         for key in ("trainer.max_epochs", "trainer.max_steps", "data.batch_size", "data.short_side", "optim.lr")
-        if (values := [_at(config, key) for config in configs]) and values[0] not in (None, -1)
-        if all(value == values[0] for value in values)
+        if (value := configs[0].get(key)) not in (None, -1) and all(config.get(key) == value for config in configs)
     ]
     last = max(run.results_file(summary.split).stat().st_mtime for run in summary.runs if run.state == FINISHED)
     ended = time.strftime("%Y-%m-%d %H:%M", time.localtime(last))
     told.append(f"{', '.join(shared)}. Last evaluation: {ended}. aggmask {aggmask.__version__}.")
     return told
-
-
-def _text(file: Path) -> str | None:
-    return file.read_text() if file.is_file() else None
-
-
-def _at(config: Mapping[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        config = config.get(part) if isinstance(config, Mapping) else None
-    return config
 
 
 def _missing_jobs(summary: Summary) -> list[str]:

@@ -78,13 +78,18 @@ def _flat_settings(run: Run) -> list[str]:
 
 def _settings(run: Run) -> dict[str, Any]:
     """Flat configuration of a run, without its seed and its folder."""
-    flat = dict(_flat(run.config, ""))
-    folder = str(flat.get("output_dir", ""))
+    settings = flat(run.config)
+    folder = str(settings.get("output_dir", ""))
     return {
         key: value.replace(folder, ".") if folder and isinstance(value, str) else value
-        for key, value in flat.items()
+        for key, value in settings.items()
         if key not in _NOT_A_VARIANT and not key.startswith("sweep.")
     }
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration by dotted keys."""
+    return dict(_flat(config, ""))
 
 
 def _flat(node: Any, path: str) -> Iterator[tuple[str, Any]]:
