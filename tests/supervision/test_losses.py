@@ -64,6 +64,7 @@ def test_masks_in_parts_have_the_losses_and_gradients_of_all_at_once(monkeypatch
     cells = Cells(torch.tensor([0, 0, 1, 1, 1]), torch.tensor([3, 40, 0, 17, 63]))
     targets = (torch.rand(5, 16, 24) > 0.5).to(torch.uint8)
     found = []
+    monkeypatch.setattr(losses, "PIXELS_KEPT", 0)
     for pixels in (2 * 16 * 24, 10**6):
         monkeypatch.setattr(losses, "PIXELS_AT_ONCE", pixels)
         head.zero_grad()
@@ -85,7 +86,8 @@ class Watched:
         return self.field.at(cells)
 
 
-def test_asked_masks_are_not_kept(monkeypatch):
+def test_asked_masks_are_not_kept_but_few_small_ones(monkeypatch):
+    monkeypatch.setattr(losses, "PIXELS_KEPT", 4 * 16 * 24)
     monkeypatch.setattr(losses, "PIXELS_AT_ONCE", 2 * 16 * 24)
     field = Watched(make_head(window=5)(make_pyramid())[0].field)
     cells = Cells(torch.zeros(5, dtype=torch.long), torch.arange(5))
@@ -93,3 +95,6 @@ def test_asked_masks_are_not_kept(monkeypatch):
     assert field.asked == [2, 2, 1]
     total.backward()
     assert sorted(field.asked[3:]) == [1, 2, 2], "painted again for the gradients"
+    field = Watched(make_head(window=5)(make_pyramid())[0].field)
+    mask_losses(field, cells[:4], torch.ones(4, 16, 24)).sum().backward()
+    assert field.asked == [4], "painted once"

@@ -11,6 +11,7 @@ from torchvision.ops import sigmoid_focal_loss
 from aggmask.structures import Cells, MaskField
 
 PIXELS_AT_ONCE = 2**19  # of asked masks: 8 cells at stride 4 of 800 x 1344
+PIXELS_KEPT = 2**17  # so few are painted once: what they keep is little, and painting again a tenth of a small step
 _EPSILON = 0.001
 
 
@@ -24,8 +25,10 @@ def mask_losses(field: MaskField, cells: Cells, targets: Tensor) -> Tensor:
     def losses(cells: Cells, targets: Tensor) -> Tensor:
         return dice_losses(field.at(cells), targets)
 
-    few = max(1, PIXELS_AT_ONCE // targets[:1].numel()) if len(cells) else 1
-    starts = range(0, max(1, len(cells)), few)  # no cells are one empty part
+    if targets.numel() <= PIXELS_KEPT:
+        return losses(cells, targets)
+    few = max(1, PIXELS_AT_ONCE // targets[:1].numel())
+    starts = range(0, len(cells), few)
     parts = [(cells[i : i + few], targets[i : i + few]) for i in starts]
     return torch.cat([checkpoint(losses, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])
 
