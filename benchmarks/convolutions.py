@@ -10,17 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from aggmask.model import winograd
 from aggmask.model.segmenter import Segmenter
 from benchmarks.harness import Case, Figure, interleaved
-from benchmarks.models import make_segmenter, pyramid_for
+from benchmarks.models import make_segmenter, pyramid_for, torch_convolutions
 from benchmarks.settings import MODELS, Settings
 
 STAGES = {  # name -> model
@@ -108,8 +106,7 @@ class Mode:
     def __init__(self, stage: str, segmenter: Segmenter, size: tuple[int, int], batch: int, train: bool) -> None:
         self.segmenter, self.train = segmenter, train
         self.function, self.inputs = stage_of(stage, segmenter, size, batch)
-        plain = patch.object(winograd, "pays", lambda *_: False)  # what torch's own convolutions would have to do
-        with plain, Convolutions() as self.convolutions:
+        with torch_convolutions(), Convolutions() as self.convolutions:  # what torch's own would have to do
             self.run()
 
     def run(self) -> None:

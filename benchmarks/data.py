@@ -27,6 +27,7 @@ from tests.data.make_coco import circle
 SHORT_SIDES, LONG_SIDE = [640, 672, 704, 736, 768, 800], 1333
 BATCH = 4
 FORMS = ("aggmask", "plain")
+COPY_PASTE = {"probability": 0.5}  # of an image that gets objects of another
 
 
 def loading(form: str, pictures: int) -> Callable[[], dict[str, float]]:
@@ -36,7 +37,8 @@ def loading(form: str, pictures: int) -> Callable[[], dict[str, float]]:
         loader = plain_loader(root, SHORT_SIDES, LONG_SIDE, BATCH)
     else:
         sides = {"short_side": SHORT_SIDES, "long_side": LONG_SIDE}
-        data = CocoDataModule(str(root), batch_size=BATCH, num_workers=0, **sides)
+        copy_paste = COPY_PASTE if form == "copy-paste" else None
+        data = CocoDataModule(str(root), batch_size=BATCH, num_workers=0, copy_paste=copy_paste, **sides)
         data.setup("fit")
         loader = data.train_dataloader()
 
@@ -122,11 +124,13 @@ def _read_all(form: str, opened: Any, send: Any) -> None:
 
 
 def figures(settings: Settings, tell: Callable[[str], None]) -> Iterator[Figure]:
-    cases = {form: Case("benchmarks.data:loading", {"form": form, "pictures": settings.pictures}) for form in FORMS}
+    forms = (*FORMS, "copy-paste")
+    cases = {form: Case("benchmarks.data:loading", {"form": form, "pictures": settings.pictures}) for form in forms}
     found = interleaved(cases, settings.repeats, 1, tell, separate=settings.separate)
-    ours, plain = found["aggmask"], found["plain"]
-    target = settings.target(5.0)
-    yield Figure("data", "training pictures", "images/s", ours["rate"], "torchvision v2", plain["rate"], target=target)
+    ours, plain, pasted = (found[form]["rate"] for form in forms)
+    target, label = settings.target(5.0), "training pictures"
+    yield Figure("data", label, "images/s", ours, "torchvision v2", plain, target=target)
+    yield Figure("data", f"{label}, every second with copy-paste", "images/s", pasted, "without", ours)
     cases = {form: Case("benchmarks.data:opening", {"form": form, "annotated": settings.annotated}) for form in FORMS}
     found = interleaved(cases, settings.repeats, 1, tell, warmups=0, separate=settings.separate)
     ours, plain, label = found["aggmask"], found["plain"], f"{settings.annotated} images"

@@ -22,7 +22,7 @@ from aggmask.geometry.frame import Frame
 from aggmask.metrics import rle
 from aggmask.model.head import Head
 from benchmarks.harness import Figure
-from benchmarks.models import Shapes, make_segmenter, pyramid_for
+from benchmarks.models import Shapes, make_segmenter, pyramid_for, torch_convolutions
 from benchmarks.pictures import picture_batches
 from benchmarks.settings import Settings
 from benchmarks.stopwatch import UNCOUNTED, Stopwatch
@@ -75,7 +75,7 @@ def dense_detections(
         oracle.dense_head, oracle.DenseLevel.masks, oracle.nms_by_loops = plain
 
 
-DETECTIONS = {"lazy": lazy_detections, "dense": dense_detections}
+DETECTIONS = {"lazy": lazy_detections, "plain": lazy_detections, "dense": dense_detections}
 
 
 def head_decoding(
@@ -88,7 +88,8 @@ def head_decoding(
 
     @torch.no_grad()
     def run() -> dict[str, float]:
-        scores, _ = DETECTIONS[form](head, pyramid, size, shapes, watch)
+        with torch_convolutions(form == "plain"):
+            scores, _ = DETECTIONS[form](head, pyramid, size, shapes, watch)
         return {"check": float(scores.sum()), **watch.read()}
 
     return run

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from aggmask.assembly.build import build
 from aggmask.assembly.config import conf_dir, plain, register_resolvers
+from aggmask.model import winograd
 from aggmask.model.head import Head
 from aggmask.model.segmenter import Segmenter
 from aggmask.structures import Cells, GridLevel, LevelOutput
@@ -44,6 +47,11 @@ def _configuration(experiment: str, overrides: tuple[str, ...]) -> dict[str, Any
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         settings = [f"experiment={experiment}", "name=benchmark", "output_dir=.", *overrides]
         return plain(compose("summary", overrides=settings))["model"]
+
+
+def torch_convolutions(asked: bool = True) -> AbstractContextManager:
+    """No Winograd inside the context."""
+    return patch.object(winograd, "pays", lambda *_: False) if asked else nullcontext()
 
 
 def pyramid_for(head: Head, size: tuple[int, int], batch: int) -> list[Tensor]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import atexit
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from aggmask.data.coco import collate
 from aggmask.data.datamodule import CocoDataModule
 from aggmask.data.sampler import Sample
 from aggmask.structures import ImageBatch
-from benchmarks.data_pipeline import write
+from tests.data.make_coco import circle
 
 
 def temporary_folder() -> Path:
@@ -24,8 +28,39 @@ def temporary_folder() -> Path:
 def picture_folder(images: int, objects: int, width: int, height: int) -> Path:
     """A temporary folder in COCO layout."""
     root = temporary_folder()
-    write(root, images, width, height, objects)
+    write(root, images, objects, width, height)
     return root
+
+
+def write(root: Path, images: int, objects: int, width: int, height: int) -> None:
+    """JPEG files (noise over smooth color) with polygons of 40 points, in COCO layout; val has one picture."""
+    rng = np.random.default_rng(0)
+    (root / "annotations").mkdir()
+    for split in ("train", "val"):
+        (root / f"{split}2017").mkdir()
+        records, annotations = [], []
+        for i in range(images if split == "train" else 1):
+            smooth = Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)).resize((width, height))
+            noisy = np.clip(np.asarray(smooth) + rng.normal(0, 8, (height, width, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(root / f"{split}2017" / f"{i}.jpg", quality=90)
+            records.append({"id": i, "file_name": f"{i}.jpg", "height": height, "width": width})
+            for _ in range(objects):
+                radius = float(np.exp(rng.uniform(np.log(8), np.log(120))))
+                points = circle(rng.uniform(0, width), rng.uniform(0, height), radius, 40).clip(0, (width, height))
+                corner, extent = points.min(0), np.ptp(points, axis=0)
+                annotations.append(
+                    {
+                        "id": len(annotations),
+                        "image_id": i,
+                        "category_id": 1,
+                        "iscrowd": 0,
+                        "area": float(3.14 * radius**2),
+                        "bbox": [*corner.tolist(), *extent.tolist()],
+                        "segmentation": [points.ravel().tolist()],
+                    }
+                )
+        content = {"images": records, "annotations": annotations, "categories": [{"id": 1, "name": "blob"}]}
+        (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
 
 
 def picture_batches(size: tuple[int, int], batch: int, objects: int) -> Callable[[], ImageBatch]:

@@ -172,7 +172,7 @@ def settings_of(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; names that are left out follow from others."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__.partition("\n")[0])
     parser.add_argument("--experiment", default="study", help="study, or study_solov2")
-    parser.add_argument("--sweep", help="of conf/sweep: by default what the experiment is called; EXPERIMENT_main: four variants")
+    parser.add_argument("--sweep", help="of conf/sweep: by default EXPERIMENT; EXPERIMENT_main has four variants")
     parser.add_argument("--data", default="shapes_hard", help="shapes_hard, or composites")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--steps", type=int, default=1000, help="of the first table")

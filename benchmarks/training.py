@@ -2,7 +2,8 @@
 
 "Head" starts from a ready pyramid; "network" from the files of the pictures. Both forms have the same weights and
 objects, and their losses are compared. The dense form paints all T*T representations of every level and S*S targets,
-as the published code does, and copies the context to each positive cell.
+as the published code does, and copies the context to each positive cell. "Plain" is the lazy form with torch's own
+convolutions, which the dense form has: what it gains is the formulation alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from aggmask.structures import Objects
 from aggmask.supervision.assign import Assigner
 from aggmask.supervision.criterion import Criterion
 from benchmarks.harness import Case, Figure, interleaved
-from benchmarks.models import CLASSES, TimedField, make_segmenter, pyramid_for
+from benchmarks.models import CLASSES, TimedField, make_segmenter, pyramid_for, torch_convolutions
 from benchmarks.pictures import picture_batches
 from benchmarks.settings import MODELS, Settings
 from benchmarks.stopwatch import Stopwatch
@@ -30,7 +31,7 @@ STAGES = ("load", "backbone", "head", "aggregation", "loss", "backward of head",
 
 
 def losses(head: Head, pyramid: Sequence[Tensor], objects: Sequence[Objects], size, form: str, watch: Stopwatch):
-    """The sum of the two losses, computed lazily or densely."""
+    """The sum of the two losses, computed in one of the forms."""
     if form == "dense":
         plain = oracle.dense_head, oracle.DenseLevel.masks
         oracle.dense_head = watch.timed("head", plain[0])
@@ -59,9 +60,10 @@ def head_step(
         head.zero_grad(set_to_none=True)
         for features in pyramid:
             features.grad = None
-        loss = losses(head, pyramid, found, size, form, watch)
-        with watch.stage("backward of head"):
-            loss.backward()
+        with torch_convolutions(form == "plain"):
+            loss = losses(head, pyramid, found, size, form, watch)
+            with watch.stage("backward of head"):
+                loss.backward()
         return {"check": loss.item(), **watch.read()}
 
     return run
@@ -127,9 +129,10 @@ def against_dense(
     scopes = [(head, name) for name in settings.models] + [(whole, name) for name in settings.whole]
     shared = {"size": settings.size, "overrides": settings.overrides, **asked}
     for scope, name in scopes:
+        forms = ("lazy", "dense", "plain") if scope == head else ("lazy", "dense")
         cases = {
             form: Case(f"benchmarks.{part}:{functions[scope]}", {"form": form, "experiment": MODELS[name], **shared})
-            for form in ("lazy", "dense")
+            for form in forms
         }
         label = f"{name}, {scope}"
         found = interleaved(
@@ -144,6 +147,9 @@ def against_dense(
         speed, memory = (None if t is None else settings.target(t) for t in aimed)
         yield Figure(part, label, "s", lazy["seconds"], "dense", dense["seconds"], target=speed)
         yield Figure(part, label, "MB", lazy["MB"], "dense", dense["MB"], sense="share", target=memory)
+        if "plain" in found:
+            plain = found["plain"]["seconds"]
+            yield Figure(part, f"{label}, with torch's convolutions", "s", plain, "dense", dense["seconds"])
         for stage in stages:
             if stage in lazy:
                 yield Figure(part, f"{label}: {stage}", "s", lazy[stage], "dense", dense[stage])

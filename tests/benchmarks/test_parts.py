@@ -57,9 +57,10 @@ def measured(part, **changes):
 def test_training_has_every_stage_of_both_forms():
     found, said = measured(training)
     names = [(f.name, f.unit) for f in found]
-    assert names[:2] == [("AggMask, head", "s"), ("AggMask, head", "MB")]
+    whole = [("AggMask, head", "s"), ("AggMask, head", "MB"), ("AggMask, head, with torch's convolutions", "s")]
+    assert names[:3] == whole
     of_head = [f"AggMask, head: {stage}" for stage in ("head", "aggregation", "loss", "backward of head")]
-    assert [name for name, _ in names[2:6]] == of_head
+    assert [name for name, _ in names[3:7]] == of_head
     whole = [f for f in found if f.name.startswith("AggMask, network: ")]
     assert [f.name.partition(": ")[2] for f in whole] == list(training.STAGES)
     total = next(f for f in found if (f.name, f.unit) == ("AggMask, network", "s"))
@@ -103,8 +104,9 @@ def test_as_many_candidates_as_asked_come_through(count):
 def test_data_against_torchvision():
     found, _ = measured(data)
     starts = [f"{name}, 40 images" for name in ("first start", "later starts", "a worker")]
-    assert [f.name for f in found] == ["training pictures", *starts]
-    assert {f.baseline for f in found} == {"torchvision v2"}
+    pictures = "training pictures", "training pictures, every second with copy-paste"
+    assert [f.name for f in found] == [*pictures, *starts]
+    assert {f.baseline for f in found} == {"torchvision v2", "without"}
     assert all(v > 0 for f in found for v in (*f.values, *f.against))
 
 
