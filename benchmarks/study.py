@@ -86,7 +86,7 @@ class Study:
     """
 
     def __init__(self, settings: argparse.Namespace) -> None:
-        self.settings, self.folder = settings, Path(settings.folder).resolve()
+        self.settings, self.folder = settings, Path(settings.folder)
         self.baseline = BASELINES[settings.sweep].split()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.notes = self.folder / "record.json"
@@ -146,7 +146,7 @@ class Study:
             self.notes.write_text(json.dumps(self.record, indent=1))
 
     def _command(self, module: str, *arguments: str) -> None:
-        told = shlex.join(["python", "-m", module, *arguments]).replace(str(self.folder), self.settings.folder)
+        told = shlex.join(["python", "-m", module, *arguments])
         print(told, flush=True)
         self.record["commands"].append(told)
         subprocess.run([sys.executable, "-m", module, *arguments], check=True)

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,14 @@ def test_it_prints(page, tmp_path):
         assert printed.startswith(b"%PDF")
         assert 1 < pages < 12
         assert re.search(rb"/MediaBox\s*\[0 0 84[12]", printed)  # A4, lying
+
+
+def test_data_below_the_working_folder_is_named_from_there(summary, monkeypatch):
+    file = Path(summary.data.val.annotations)
+    monkeypatch.chdir(file.parents[1])
+    text = render(summary, pictures=0)
+    assert "(annotations/instances_val2017.json)" in text
+    assert str(file.parents[1]) not in text
 
 
 def _heading(chromium, text):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import shlex
 import time
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -83,8 +85,13 @@ def _facts(summary: Summary) -> str:
     return (
         f"{len(summary.rows)} variants, {finished} of {len(summary.runs)} jobs finished. "
         f"{len(summary.truth.sizes)} {said_of(summary.split)} images, {len(summary.truth.annotations)} objects "
-        f"({summary.data.val.annotations}). Baseline: {summary.baseline.label}."
+        f"({_from_here(summary.data.val.annotations)}). Baseline: {summary.baseline.label}."
     )
+
+
+def _from_here(place: str) -> str:
+    """A page is read on other machines: what lies below the working folder is called from there."""
+    return place.removeprefix(f"{Path.cwd()}{os.sep}")
 
 
 def _trained(summary: Summary) -> list[str]:
