@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from aggmask.errors import UserError
-from aggmask.model.tower import PRIOR_BIAS, conv_tower, init_conv
+from aggmask.model.tower import PRIOR_BIAS, ConvBlock, conv_tower, init_conv
 from tests.small import close
 
 
@@ -17,6 +17,18 @@ def test_a_block_is_convolution_norm_relu():
         assert block.conv.bias is None
         expected = F.relu(F.group_norm(F.conv2d(expected, block.conv.weight, padding=1), 32))
     close(tower(x), expected)
+
+
+def test_a_large_block_without_a_norm_trains():
+    """Its ReLU changes in place what the convolution gave, Winograd's too."""
+    torch.manual_seed(0)
+    block, x = ConvBlock(64, 64, norm=False), torch.randn(1, 64, 32, 32, requires_grad=True)
+    block(x).square().sum().backward()
+    ours, x.grad = [x.grad, block.conv.weight.grad], None
+    weight = block.conv.weight.detach().requires_grad_()
+    F.relu(F.conv2d(x, weight, padding=1)).square().sum().backward()
+    for found, expected in zip(ours, (x.grad, weight.grad), strict=True):
+        close(found, expected)
 
 
 def test_depth_0_changes_nothing():

@@ -76,7 +76,8 @@ def convolve(maps: Tensor, weight: Tensor) -> Tensor:
     """The convolution itself."""
     sums = torch.tensor(_KERNEL, dtype=weight.dtype) @ weight.permute(2, 0, 1, 3).flatten(1)
     kernels = [k.contiguous(memory_format=_LAST) for k in sums.view(-1, *weight.shape[:2], 1, 3)]
-    result = maps.new_zeros(len(maps), *maps.shape[-2:], len(weight)).permute(0, 3, 1, 2)
+    # Not a view of anything: what follows may change it in place.
+    result = torch.empty((len(maps), len(weight), *maps.shape[-2:]), dtype=maps.dtype, memory_format=_LAST).zero_()
     for image in range(len(maps)):  # one after the other: what is summed stays in the cache
         inputs, outputs = _six_rows(maps[image : image + 1]), _four_rows(result[image : image + 1])
         for kernel, row, column in zip(kernels, _INPUT, _OUTPUT, strict=True):
