@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks import convolutions, data, evaluation, gpu, growth, inference, report, training
 from benchmarks.harness import Figure, machine
-from benchmarks.settings import FULL, QUICK, Settings
+from benchmarks.settings import FULL, MODELS, QUICK, Settings
 
 PARTS: dict[str, tuple[Callable[[Settings, Callable[[str], None]], Iterator[Figure]], int]] = {
     "training": (training.figures, 40),
@@ -54,6 +54,7 @@ def arguments(words: Sequence[str] | None = None) -> tuple[list[str], Settings, 
     parser.add_argument("--quick", action="store_true", help="small sizes, without targets: about 10 minutes in all")
     parser.add_argument("--repeats", type=int, help="repetitions of everything")
     parser.add_argument("--threads", type=int, help="of each process; default: one a core")
+    parser.add_argument("--whole", choices=MODELS, action="append", help="of the networks, only this one (or these)")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder of the results")
     given = parser.parse_args(words)
     if unknown := [part for part in given.parts if part not in PARTS]:
@@ -62,6 +63,8 @@ def arguments(words: Sequence[str] | None = None) -> tuple[list[str], Settings, 
     changes = {key: getattr(given, key) for key in ("repeats", "threads") if getattr(given, key) is not None}
     if any(value < 1 for value in changes.values()):
         parser.error("--repeats and --threads are 1 or more")
+    if given.whole:
+        changes["whole"] = tuple(given.whole)
     return given.parts or list(PARTS), replace(settings, **changes), given.output
 
 
