@@ -54,7 +54,9 @@ def arguments(words: Sequence[str] | None = None) -> tuple[list[str], Settings, 
     parser.add_argument("--quick", action="store_true", help="small sizes, without targets: about 10 minutes in all")
     parser.add_argument("--repeats", type=int, help="repetitions of everything")
     parser.add_argument("--threads", type=int, help="of each process; default: one a core")
-    parser.add_argument("--whole", choices=MODELS, action="append", help="of the networks, only this one (or these)")
+    parser.add_argument(
+        "--whole", choices=MODELS, action="append", help="of whole networks, measure this model's only; may be repeated"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder of the results")
     given = parser.parse_args(words)
     if unknown := [part for part in given.parts if part not in PARTS]:

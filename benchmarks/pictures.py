@@ -26,15 +26,8 @@ def temporary_folder() -> Path:
 
 
 def picture_folder(images: int, objects: int, width: int, height: int) -> Path:
-    """A temporary folder in COCO layout."""
-    root = temporary_folder()
-    write(root, images, objects, width, height)
-    return root
-
-
-def write(root: Path, images: int, objects: int, width: int, height: int) -> None:
-    """JPEG files (noise over smooth color) with polygons of 40 points, in COCO layout; val has one picture."""
-    rng = np.random.default_rng(0)
+    """A temporary folder in COCO layout: JPEG files (noise over smooth color), polygons of 40 points; one for val."""
+    root, rng = temporary_folder(), np.random.default_rng(0)
     (root / "annotations").mkdir()
     for split in ("train", "val"):
         (root / f"{split}2017").mkdir()
@@ -61,6 +54,7 @@ def write(root: Path, images: int, objects: int, width: int, height: int) -> Non
                 )
         content = {"images": records, "annotations": annotations, "categories": [{"id": 1, "name": "blob"}]}
         (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
+    return root
 
 
 def picture_batches(size: tuple[int, int], batch: int, objects: int) -> Callable[[], ImageBatch]:

@@ -30,12 +30,8 @@ from aggmask.report import report
 from aggmask.reporting.runs import FINISHED, Run, read_runs
 from benchmarks.harness import machine
 
-BASELINES = {
-    "study": "model/aggregation=none model.aggregation.init=zero",
-    "study_main": "model/aggregation=none model.aggregation.init=zero",
-    "study_solov2": "model/aggregation=none",
-    "study_solov2_main": "model/aggregation=none",
-}
+_ALONE = {"study": "model/aggregation=none model.aggregation.init=zero", "study_solov2": "model/aggregation=none"}
+BASELINES = {f"{name}{form}": job for name, job in _ALONE.items() for form in ("", "_main")}  # sweep -> its baseline
 
 
 def jobs_of(sweep: str) -> list[list[str]]:

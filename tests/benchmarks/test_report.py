@@ -61,10 +61,17 @@ def test_the_command_line_chooses_parts_and_sizes():
     parts, settings, output = command.arguments(["data", "growth", "--quick", *OPTIONS])
     assert (parts, str(output)) == (["data", "growth"], "x")
     assert (settings.repeats, settings.threads, settings.size) == (7, 3, QUICK.size)
+    assert settings.whole == QUICK.whole
+    assert command.arguments(["--whole", "SOLO", "--whole", "AggMask*"])[1].whole == ("SOLO", "AggMask*")
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [(["dta"], "no part dta: there are training"), (["--repeats", "0"], "--repeats and --threads")]
+    ("words", "said"),
+    [
+        (["dta"], "no part dta: there are training"),
+        (["--repeats", "0"], "--repeats and --threads"),
+        (["--whole", "solo"], "SOLO"),
+    ],
 )
 def test_a_mistake_is_named(words, said, capsys):
     with pytest.raises(SystemExit):

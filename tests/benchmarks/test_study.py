@@ -51,7 +51,8 @@ def test_every_variant_is_a_model_of_its_own(sweep, experiment, monkeypatch, cap
     models = [json.dumps(job.config["model"]) for job in jobs if job.config["seed"] == 0]
     assert len(set(models)) == len(listed)
     assert study.BASELINES[sweep].split() in listed
-    for text in models if not sweep.endswith("_main") else ():  # which are among those of study
+    assert all(job in study.jobs_of(experiment) for job in listed)
+    for text in models if sweep == experiment else ():
         model = json.loads(text)
         model["backbone"] |= {"pretrained": False, "weights": None}
         with torch.device("meta"):

@@ -11,15 +11,15 @@ from torchvision.ops import sigmoid_focal_loss
 from aggmask.structures import Cells, MaskField
 
 PIXELS_AT_ONCE = 2**19  # of asked masks: 8 cells at stride 4 of 800 x 1344
-PIXELS_KEPT = 2**17  # so few are painted once: what they keep is little, and painting again a tenth of a small step
+PIXELS_KEPT = 2**17  # so few are painted once: what they keep is little, and painting again is a fifth of a small step
 _EPSILON = 0.001
 
 
 def mask_losses(field: MaskField, cells: Cells, targets: Tensor) -> Tensor:
     """(K,) Dice losses of a field's masks at K cells with (K, H, W) 0/1 targets.
 
-    Masks are painted a few at a time, and again when their gradient is wanted: what a step keeps does not grow with the
-    cells, and painting is little beside the maps that it reads.
+    Unless they are small, masks are painted a few at a time, and again when their gradient is wanted: what a step keeps
+    does not grow with the cells, and painting is little beside the maps that it reads.
     """
 
     def losses(cells: Cells, targets: Tensor) -> Tensor:
