@@ -3,8 +3,8 @@
 "Head" goes from a ready pyramid to the detections in the network frame; "network" from the picture's file to
 run-length codes in the picture's own frame. Candidates and the masks' shapes are made up (`models.Shapes`), since a
 network without training finds nothing; both forms get the same, and their scores are compared. The dense form paints
-all T*T maps of each level, copies the context to each candidate, compares masks pair by pair, and resizes and encodes
-all at once.
+all T*T maps of each level, copies the context to each candidate, compares masks in n x n matrices, and resizes and
+encodes all at once.
 """
 
 from __future__ import annotations
@@ -50,41 +50,57 @@ def lazy_detections(
 def dense_detections(
     head: Head, pyramid: Sequence[Tensor], size: tuple[int, int], shapes: Shapes, watch: Stopwatch
 ) -> tuple[Tensor, Tensor]:
-    """The same, everything painted first."""
-    plain = oracle.dense_head, oracle.DenseLevel.masks, oracle.nms_by_loops
+    """The same as published: everything is painted first, each candidate has its copies, all pairs are compared."""
+    with watch.stage("head"):
+        levels = oracle.dense_head(head, pyramid)
+    with watch.stage("candidates"):
+        quarter, found = (size[0] // 4, size[1] // 4), []
+        for number, (level, logits) in enumerate(zip(levels, shapes.logits, strict=True)):
+            peaks = logits.sigmoid()
+            peaks = peaks * (peaks == F.max_pool2d(peaks, 2, stride=1, padding=1)[..., :-1, :-1])
+            labels, cells = (peaks[0].flatten(1) > 0.1).nonzero(as_tuple=True)
+            if not len(cells):
+                continue
+            with watch.stage("aggregation"):
+                masks = level.masks(0, cells.tolist())
+            with watch.stage(UNCOUNTED):
+                shapes.draw(number, cells.tolist(), masks)
+            masks = F.interpolate(masks.sigmoid()[None], size=quarter, mode="bilinear")[0]
+            inside = masks > 0.5
+            area = inside.sum((1, 2))
+            scores = peaks[0].flatten(1)[labels, cells] * (masks * inside).sum((1, 2)) / area.clamp(min=1)
+            large = area > level.level.stride
+            found.append((scores[large], labels[large], masks[large]))
+        scores, labels, masks = map(torch.cat, zip(*found, strict=True))
+        best = scores.argsort(descending=True)[:500]
+        scores, labels, masks = scores[best], labels[best], masks[best]
+        with watch.stage("Matrix NMS"):
+            scores = scores * pairwise_decay(masks > 0.5, labels)
+        best = scores.argsort(descending=True)[:100]
+        best = best[scores[best] >= 0.05]
+        return scores[best], masks[best]
 
-    def painted(*arguments) -> list[oracle.DenseLevel]:
-        levels = plain[0](*arguments)
-        for level, logits in zip(levels, shapes.logits, strict=True):
-            level.logits = logits
-        return levels
 
-    def masks(level: oracle.DenseLevel, image: int, cells: Sequence[int]) -> Tensor:
-        found = plain[1](level, image, cells)
-        with watch.stage(UNCOUNTED):
-            shapes.draw(head.levels.index(level.level), cells, found)
-        return found
-
-    oracle.dense_head, oracle.DenseLevel.masks = watch.timed("head", painted), watch.timed("aggregation", masks)
-    oracle.nms_by_loops = watch.timed("Matrix NMS", plain[2])
-    try:
-        with watch.stage("candidates"):
-            found = oracle.dense_detections(head, pyramid, size, every_cell=False)[0]
-            return torch.tensor([d.score for d in found]), torch.stack([d.mask for d in found])
-    finally:
-        oracle.dense_head, oracle.DenseLevel.masks, oracle.nms_by_loops = plain
+def pairwise_decay(masks: Tensor, labels: Tensor, sigma: float = 2.0) -> Tensor:
+    """Matrix NMS of n candidates, best first, by whole n x n matrices; (n,) factors."""
+    flat = masks.flatten(1).float()
+    shared, areas = flat @ flat.T, flat.sum(1)
+    same = (labels[:, None] == labels[None]).triu(diagonal=1)
+    iou = shared / (areas[:, None] + areas[None] - shared) * same
+    worst = iou.max(0).values[:, None]
+    return torch.exp(-sigma * (iou.square() - worst.square())).masked_fill(~same, 1.0).min(0).values
 
 
 DETECTIONS = {"lazy": lazy_detections, "plain": lazy_detections, "dense": dense_detections}
 
 
 def head_decoding(
-    form: str, experiment: str, size: Sequence[int], candidates: int, overrides: Sequence[str] = ()
+    form: str, experiment: str, size: Sequence[int], candidates: int, overrides: Sequence[str] = (), device="cpu"
 ) -> Callable[[], dict[str, float]]:
     """Case: from a ready pyramid to detections."""
-    head, size, watch = make_segmenter(experiment, overrides).head.eval(), tuple(size), Stopwatch()
-    pyramid = [features.detach() for features in pyramid_for(head, size, 1)]
-    shapes = Shapes(head.levels, candidates, size)
+    head, size = make_segmenter(experiment, overrides).head.to(device).eval(), tuple(size)
+    pyramid = [features.detach().to(device) for features in pyramid_for(head, size, 1)]
+    shapes, watch = Shapes(head.levels, candidates, size, device), Stopwatch(device)
 
     @torch.no_grad()
     def run() -> dict[str, float]:

@@ -82,14 +82,17 @@ class Shapes:
     large as the level's objects; overwriting is not counted.
     """
 
-    def __init__(self, levels: Sequence[GridLevel], candidates: int, size: tuple[int, int]) -> None:
+    def __init__(
+        self, levels: Sequence[GridLevel], candidates: int, size: tuple[int, int], device: str = "cpu"
+    ) -> None:
         self.levels, self.size = levels, size
         counts = torch.tensor([level.grid**2 for level in levels]).double()
         shares = (counts * candidates / counts.sum()).floor().long()
         for i in range(int(candidates - shares.sum())):
             shares[i % len(levels)] += 1
         generator = torch.Generator().manual_seed(0)
-        self.logits = [self._logits(v.grid, int(n), generator) for v, n in zip(levels, shares, strict=True)]
+        shares = zip(levels, shares.tolist(), strict=True)
+        self.logits = [self._logits(level.grid, share, generator).to(device) for level, share in shares]
 
     def _logits(self, grid: int, count: int, generator: torch.Generator) -> Tensor:
         logits = torch.full((1, CLASSES, grid, grid), -9.0)

@@ -84,7 +84,7 @@ def save(folder: Path, figures: Sequence[Figure], machine: Mapping[str, Any], se
 
 def plot(figures: Sequence[Figure], machine: Mapping[str, Any]) -> Drawing:
     """Stages of each model beside those of its baseline; other ratios as bars; a small panel for each growth curve."""
-    stages = [f for f in figures if f.part in ("training", "inference") and ": " in f.name]
+    stages = [f for f in figures if f.part in ("training", "inference", "gpu") and ": " in f.name]
     curves: dict[tuple[str, str], list[Figure]] = defaultdict(list)
     for figure in figures:
         if figure.curve:

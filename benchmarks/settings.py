@@ -25,6 +25,7 @@ class Settings:
     threads: int = len(os.sched_getaffinity(0))
     models: tuple[str, ...] = tuple(MODELS)
     whole: tuple[str, ...] = tuple(MODELS)  # models of which the network with its backbone is measured, too
+    tried: tuple[str, ...] = ("AggMask",)  # models with which a GPU tries everything; the others: what is best
     pictures: int = 200  # of the data pipeline
     annotated: int = 118_287  # images of its annotation file
     evaluated: int = 5000

@@ -9,13 +9,21 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
+import torch
+
 UNCOUNTED = "uncounted"  # a stage that is no part of what is measured
 
 
 class Stopwatch:
-    """Seconds by stage since the last `read`."""
+    """Seconds by stage since the last `read`.
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    Args:
+        device: what it does is waited for at the ends of a stage.
+        clock: seconds.
+    """
+
+    def __init__(self, device: str = "cpu", clock: Callable[[], float] = time.perf_counter) -> None:
+        self._wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
         self._clock = clock
         self._seconds: dict[str, float] = defaultdict(float)
         self._open: list[str] = []
@@ -49,6 +57,7 @@ class Stopwatch:
         return {**found, "seconds": sum(found.values())}
 
     def _turn(self) -> None:
+        self._wait()
         now = self._clock()
         if self._open:
             self._seconds[self._open[-1]] += now - self._since

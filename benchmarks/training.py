@@ -48,13 +48,20 @@ def losses(head: Head, pyramid: Sequence[Tensor], objects: Sequence[Objects], si
 
 
 def head_step(
-    form: str, experiment: str, size: Sequence[int], batch: int, objects: int, overrides=(), grid_factor: float = 1.0
+    form: str,
+    experiment: str,
+    size: Sequence[int],
+    batch: int,
+    objects: int,
+    overrides: Sequence[str] = (),
+    grid_factor: float = 1.0,
+    device: str = "cpu",
 ) -> Callable[[], dict[str, float]]:
     """Case: forward and backward from a ready pyramid."""
-    head, size = make_segmenter(experiment, overrides, grid_factor).head.train(), tuple(size)
-    pyramid = pyramid_for(head, size, batch)
-    found = [random_objects(objects, num_classes=CLASSES, canvas=size, seed=3 + i) for i in range(batch)]
-    watch = Stopwatch()
+    head, size = make_segmenter(experiment, overrides, grid_factor).head.to(device).train(), tuple(size)
+    pyramid = [features.detach().to(device).requires_grad_() for features in pyramid_for(head, size, batch)]
+    found = [random_objects(objects, CLASSES, size, seed=3 + i).to(device) for i in range(batch)]
+    watch = Stopwatch(device)
 
     def run() -> dict[str, float]:
         head.zero_grad(set_to_none=True)

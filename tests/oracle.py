@@ -46,7 +46,7 @@ class DenseLevel:
         around = [neighbor_list(cell // size, cell % size, size, self.level.mask_grid, window) for cell in cells]
         if self.dynamic is None or not cells:
             return maps[[places[0] for places in around]]
-        stack = maps[torch.tensor(around)]  # (k, N, H, W)
+        stack = maps[torch.tensor(around, device=maps.device)]  # (k, N, H, W)
         if self.offsets is not None:
             stack = self._sampled(maps, around, self.offsets[image].flatten(1).T[cells])
         result = self._aggregated(image, cells, stack)
@@ -58,7 +58,7 @@ class DenseLevel:
     def _sampled(self, maps: Tensor, around: list[list[int]], offsets: Tensor) -> Tensor:
         """Representations between the cells of the mask grid: every pixel's T x T values are resampled."""
         grid, bound = self.level.mask_grid, self.head.aggregation.neighbors.bound
-        places = torch.tensor(around)
+        places = torch.tensor(around, device=maps.device)
         places = torch.stack([places // grid, places % grid], dim=-1)
         places = places + bound * torch.tanh(offsets.reshape(places.shape) / bound)
         values = maps.flatten(1).T.reshape(1, -1, grid, grid)
@@ -169,7 +169,8 @@ def _tower(tower, x: Tensor) -> Tensor:
 
 def _with_coordinates(x: Tensor) -> Tensor:
     height, width = x.shape[-2:]
-    rows, columns = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    axes = torch.linspace(-1, 1, height, device=x.device), torch.linspace(-1, 1, width, device=x.device)
+    rows, columns = torch.meshgrid(*axes, indexing="ij")
     return torch.cat([x, torch.stack([columns, rows]).expand(len(x), -1, -1, -1)], dim=1)
 
 
@@ -198,9 +199,11 @@ def dense_targets(
 ) -> DenseTargets:
     """Targets of one level by loops over images, objects and cells (method.md section 5)."""
     size = level.grid
-    labels = torch.full((len(objects), size, size), num_classes)
-    masks = torch.zeros(len(objects), size**2, canvas[0] // stride, canvas[1] // stride, dtype=torch.uint8)
-    positive = torch.zeros(len(objects), size**2, dtype=torch.bool)
+    device = objects[0].labels.device
+    labels = torch.full((len(objects), size, size), num_classes, device=device)
+    height, width = canvas[0] // stride, canvas[1] // stride
+    masks = torch.zeros(len(objects), size**2, height, width, dtype=torch.uint8, device=device)
+    positive = torch.zeros(len(objects), size**2, dtype=torch.bool, device=device)
     for image, found in enumerate(objects):
         bitmaps = _bitmaps(found, stride)
         for number in range(len(found.labels)):
@@ -223,7 +226,7 @@ def _cells_along(center: float, extent: Tensor, canvas: int, grid: int) -> range
     def cell(coordinate) -> int:
         return int((coordinate / canvas) // (1 / grid))
 
-    middle, single = cell(center), torch.tensor(center, dtype=torch.float32)
+    middle, single, extent = cell(center), torch.tensor(center, dtype=torch.float32), extent.cpu()
     first = max(0, cell(single - 0.5 * CENTER_FRACTION * extent), middle - 1)
     last = min(grid - 1, cell(single + 0.5 * CENTER_FRACTION * extent), middle + 1)
     return range(first, last + 1)
@@ -261,9 +264,10 @@ def dense_losses(
             truth = target.masks[image][positive].float()
             cells = positive.nonzero()[:, 0].tolist()
             masks = found.masks(image)[positive] if every_cell else found.masks(image, cells)
-            for p, t in zip(masks.sigmoid(), truth, strict=True):
-                dice.append(1 - 2 * (p * t).sum() / ((p * p).sum() + 0.001 + (t * t).sum() + 0.001))
-        classes = torch.arange(found.logits.shape[1])[:, None, None]
+            p = masks.sigmoid()
+            squares = (p * p).sum((1, 2)) + 0.001 + (truth * truth).sum((1, 2)) + 0.001
+            dice += (1 - 2 * (p * truth).sum((1, 2)) / squares).unbind()
+        classes = torch.arange(found.logits.shape[1], device=found.logits.device)[:, None, None]
         wanted = (target.labels[:, None] == classes).float()
         p = found.logits.sigmoid()
         right = p * wanted + (1 - p) * (1 - wanted)

@@ -7,7 +7,7 @@ from benchmarks.stopwatch import UNCOUNTED, Stopwatch
 def watch():
     """A stopwatch on which an hour passes whenever it looks at the clock."""
     hours = iter(range(100))
-    return Stopwatch(lambda: 3600.0 * next(hours))
+    return Stopwatch(clock=lambda: 3600.0 * next(hours))
 
 
 def test_what_lies_inside_a_stage_is_not_counted_for_it(watch):
