@@ -136,7 +136,12 @@ def figures(settings: Settings, tell: Callable[[str], None]) -> Iterator[Figure]
         found = {}
         for column in COLUMNS if model in settings.tried else (EAGER, HALF):
             tell(f"{model}, {column}")
-            found[column] = measure(training_step(column, model, settings, "cuda"), settings.batch, settings.repeats)
+            try:
+                step = training_step(column, model, settings, "cuda")
+                found[column] = measure(step, settings.batch, settings.repeats)
+            except RuntimeError as error:  # too little memory too; others are measured all the same
+                tell(f"{model}, {column}, failed: {error}")
+            step = None
             torch.cuda.empty_cache()
         for column, (rates, memory) in found.items():
             yield Figure("gpu", f"{model}, training step, {column}", "images/s", rates, EAGER, found[EAGER][0])

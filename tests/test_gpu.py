@@ -55,7 +55,7 @@ def test_losses_gradients_and_detections(kind):
     for expected, found in zip(grads, gpu[1], strict=True):
         close(found.cpu(), expected, 1e-3)
     for name, weight in weights.items():
-        close(gpu[2][name].grad.cpu(), weight.grad, 2e-3)
+        close(gpu[2][name].grad.cpu(), weight.grad, 2e-3, least=1e-2)  # some are 0 but for rounding
     for expected, found in zip(detections, gpu[3], strict=True):
         assert len(found) == len(expected) > 0
         close(found.scores.cpu(), expected.scores, 1e-3)

@@ -51,7 +51,8 @@ class ContextBranch(nn.Module):
         rows = torch.cat(
             [_resized(torch.eye(h, device=fused.device)[None, None], heights[0], h) for h in heights[1:]], 3
         )
-        channels = torch.cat(wide, dim=2).flatten(0, 1)  # all at P2's width, one below the other
+        # All at P2's width, one below the other. Mixed precision on a GPU resizes to float32.
+        channels = torch.cat(wide, dim=2).flatten(0, 1).to(fused.dtype)
         rows = rows[0].to(fused.dtype).expand(len(channels), -1, -1)
         return fused.flatten(0, 1).baddbmm_(rows, channels).view_as(fused)
 
