@@ -28,15 +28,21 @@ PARTS: dict[str, tuple[Callable[[Settings, Callable[[str], None]], Iterator[Figu
 
 
 def measure(parts: Sequence[str], settings: Settings, output: Path) -> list[Figure]:
-    """The parts' figures; what is there already is written again after each part, so that a stop loses one part."""
-    here, begin, figures = machine(settings.threads), time.monotonic(), []
+    """The figures in `output`: of these parts, measured now, and of others, from earlier calls of the same kind.
+
+    Every figure is written when it is there, so that a stop loses one measurement.
+    """
+    here, begin = machine(settings.threads), time.monotonic()
+    figures = [f for f in report.kept(output, here, asdict(settings)) if f.part not in parts]
 
     def tell(text: str) -> None:
         print(f"{(time.monotonic() - begin) / 60:6.1f} min  {part}: {text}", file=sys.stderr, flush=True)
 
     for part in parts:
-        figures += PARTS[part][0](settings, tell)
-        report.save(output, figures, here, asdict(settings))
+        for figure in PARTS[part][0](settings, tell):
+            figures.append(figure)
+            report.write(output, figures, here, asdict(settings))
+        report.draw(output, figures, here)
     print(report.table(figures, here))
     print(f"\n{output}: benchmarks.json, benchmarks.txt, benchmarks.png")
     return figures

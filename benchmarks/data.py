@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,6 +102,7 @@ def open_dataset(form: str, root: Path, cache: Path) -> Any:
 
 def worker_mb(form: str, opened: Any) -> float:
     """Private memory, written to, of a forked process that has read all annotations."""
+    os.sync()  # pages of a mapped file that are not on the disk yet would count as written to by their reader
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
     child = context.Process(target=_read_all, args=(form, opened, send))

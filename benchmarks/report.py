@@ -6,7 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +72,34 @@ def _number(value: float) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
-def save(folder: Path, figures: Sequence[Figure], machine: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Write benchmarks.json, benchmarks.txt and benchmarks.png into a folder, which is made."""
+def write(folder: Path, figures: Sequence[Figure], machine: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Write benchmarks.json and benchmarks.txt into a folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{**asdict(f), "ratio": f.ratio, "ratio_spread": [min(f.ratios), max(f.ratios)]} for f in figures]
     content = {"machine": dict(machine), "settings": dict(settings), "figures": rows}
     (folder / "benchmarks.json").write_text(json.dumps(content, indent=1))
     (folder / "benchmarks.txt").write_text(table(figures, machine) + "\n")
+
+
+def draw(folder: Path, figures: Sequence[Figure], machine: Mapping[str, Any]) -> None:
+    """benchmarks.png beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
     plot(figures, machine).savefig(folder / "benchmarks.png", dpi=110)
+
+
+def kept(folder: Path, machine: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Figure]:
+    """The figures in a folder that were measured on the same machine with the same settings; of others none."""
+    file = folder / "benchmarks.json"
+    if not file.is_file():
+        return []
+    content = json.loads(file.read_text())
+    passing = {"time", "load_at_start"}
+    here = {key: value for key, value in machine.items() if key not in passing}
+    there = {key: value for key, value in content["machine"].items() if key not in passing}
+    if (there, content["settings"]) != (here, json.loads(json.dumps(settings))):
+        return []
+    names = [field.name for field in fields(Figure)]
+    return [Figure(**{name: row[name] for name in names}) for row in content["figures"]]
 
 
 def plot(figures: Sequence[Figure], machine: Mapping[str, Any]) -> Drawing:

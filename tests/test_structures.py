@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aggmask.geometry.frame import Frame
-from aggmask.structures import Category, Cells, Detections, ImageBatch, Instances
+from aggmask.structures import Category, Cells, Detections, ImageBatch, Instances, joined
 from tests.small import disc, make_objects, random_objects
 
 
@@ -22,6 +22,18 @@ def test_objects_are_indexed_with_their_masks(keep):
     assert torch.equal(kept.centers, objects.centers[keep])
     assert torch.equal(kept.masks[4], objects.masks[4][keep])
     assert len(kept) == 2
+
+
+def test_objects_of_several_images_are_joined_in_their_order():
+    images = [random_objects(n, seed=n) for n in (2, 0, 3)]
+    images[0].masks[8] = images[0].masks_at(8)  # the others have no such masks
+    together, image = joined(images)
+    assert image.tolist() == [0, 0, 2, 2, 2]
+    assert together.masks.keys() == {4}
+    for number in (0, 2):
+        part = together[image == number]
+        assert torch.equal(part.centers, images[number].centers)
+        assert torch.equal(part.masks[4], images[number].masks[4])
 
 
 def test_masks_at_coarser_strides_are_averaged_and_rounded_half_up():

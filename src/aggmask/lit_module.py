@@ -67,11 +67,10 @@ class SegmentationModule(pl.LightningModule):
         Before the forward pass, so that ranks ask each other once a batch, however it is computed. What a ceiling on
         asked cells leaves in depends on seed, epoch and images alone.
         """
-        head, canvas, device = self.segmenter.head, batch.pixels.shape[-2:], batch.pixels.device
+        head, canvas = self.segmenter.head, batch.pixels.shape[-2:]
         classes = head.category.num_classes
         targets = [
-            self.assigner.at_level(v, head.bank.mask_stride(v), classes, batch.objects, canvas, device)
-            for v in head.levels
+            self.assigner.at_level(v, head.bank.mask_stride(v), classes, batch.objects, canvas) for v in head.levels
         ]
         epoch = self.current_epoch if self.replayed_epoch is None else self.replayed_epoch
         entropy = [self.hparams["data"]["seed"], epoch, *(i % 2**64 for i in batch.image_ids)]

@@ -137,6 +137,17 @@ class Objects(_Indexed):
         return _each_tensor(self, Tensor.pin_memory)
 
 
+def joined(objects: Sequence[Objects]) -> tuple[Objects, Tensor]:
+    """The objects of several images on canvases of one size, one after another, and (n,) long: the image of each."""
+    counts = torch.tensor([len(found) for found in objects], device=objects[0].labels.device)
+    values = {
+        name: torch.cat([getattr(found, name) for found in objects]) for name in ("labels", "boxes", "centers", "areas")
+    }
+    strides = set.intersection(*(set(found.masks) for found in objects))
+    masks = {stride: torch.cat([found.masks[stride] for found in objects]) for stride in sorted(strides)}
+    return Objects(**values, masks=masks), torch.arange(len(objects), device=counts.device).repeat_interleave(counts)
+
+
 @dataclass
 class ImageBatch:
     """B images on one padded canvas. `objects` is empty for pictures without annotations at hand (prediction)."""

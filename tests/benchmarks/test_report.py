@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks.harness import Figure
-from benchmarks.report import plot, save, table
+from benchmarks.report import draw, kept, plot, table, write
 from benchmarks.settings import FULL, QUICK
 
 OPTIONS = ["--repeats", "7", "--threads", "3", "--output", "x"]
@@ -28,7 +28,8 @@ def test_a_row_says_median_ratio_spread_and_target():
 
 
 def test_everything_is_written(tmp_path):
-    save(tmp_path / "new", FIGURES, MACHINE, {"repeats": 3})
+    write(tmp_path / "new", FIGURES, MACHINE, {"repeats": 3})
+    draw(tmp_path / "new", FIGURES, MACHINE)
     written = json.loads((tmp_path / "new" / "benchmarks.json").read_text())
     assert written["machine"]["processor"] == "Abacus"
     assert written["settings"] == {"repeats": 3}
@@ -36,6 +37,31 @@ def test_everything_is_written(tmp_path):
     assert (first["values"], first["ratio"], first["ratio_spread"]) == ([10.0, 11.0, 12.0], 2.0, [2.0, 3.0])
     assert (tmp_path / "new" / "benchmarks.txt").read_text() == table(FIGURES, MACHINE) + "\n"
     assert (tmp_path / "new" / "benchmarks.png").stat().st_size > 10_000
+
+
+def test_what_was_measured_alike_is_kept(tmp_path):
+    settings = {"repeats": 3, "size": (8, 8)}
+    assert kept(tmp_path, MACHINE, settings) == []
+    write(tmp_path, FIGURES, MACHINE, settings)
+    assert kept(tmp_path, {**MACHINE, "time": "tomorrow"}, settings) == FIGURES
+    assert kept(tmp_path, {**MACHINE, "torch": "3.0"}, settings) == []
+    assert kept(tmp_path, MACHINE, {**settings, "repeats": 2}) == []
+
+
+def test_parts_are_measured_piece_by_piece_and_a_stop_loses_one_figure(tmp_path, monkeypatch, capsys):
+    def stopped(settings, tell):
+        yield FIGURES[0]
+        raise KeyboardInterrupt
+
+    parts = {"data": (lambda settings, tell: iter([FIGURES[3]]), 1), "training": (stopped, 1)}
+    monkeypatch.setattr(command, "PARTS", parts)
+    assert command.measure(["data"], QUICK, tmp_path) == [FIGURES[3]]
+    with pytest.raises(KeyboardInterrupt):
+        command.measure(["training"], QUICK, tmp_path)
+    written = json.loads((tmp_path / "benchmarks.json").read_text())["figures"]
+    assert [row["name"] for row in written] == ["pictures", "AggMask, head"]
+    assert len(command.measure(["data"], QUICK, tmp_path)) == 2
+    assert "6.17 x" in capsys.readouterr().out
 
 
 def test_the_plot_has_stages_ratios_and_curves():

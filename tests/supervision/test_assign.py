@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from aggmask.errors import UserError
 from aggmask.structures import GridLevel, Objects
@@ -15,7 +16,7 @@ BACKGROUND = 3
 
 
 def targets_of(*images: Objects, level=LEVEL, canvas=SQUARE, **options):
-    return Assigner(**options).at_level(level, 4, BACKGROUND, images, canvas, torch.device("cpu"))
+    return Assigner(**options).at_level(level, 4, BACKGROUND, images, canvas)
 
 
 def discs(*rows: tuple[float, float, float, int], canvas=SQUARE) -> Objects:
@@ -140,7 +141,7 @@ def test_targets_equal_the_loops(seed):
         (GridLevel(16, 7, 7, 10, 80), 8),
         (GridLevel(32, 5, 3, 20, 999), 16),
     ):
-        found = Assigner().at_level(level, stride, BACKGROUND, images, canvas, torch.device("cpu"))
+        found = Assigner().at_level(level, stride, BACKGROUND, images, canvas)
         expected = dense_targets(level, stride, BACKGROUND, images, canvas, min_area=10)
         image, cell = expected.positive.nonzero(as_tuple=True)
         assert len(cell) > 5
@@ -148,6 +149,26 @@ def test_targets_equal_the_loops(seed):
         assert torch.equal(found.cells.image, image)
         assert torch.equal(found.cells.index, cell)
         assert torch.equal(found.masks, expected.masks[image, cell].float())
+
+
+class Calls(TorchDispatchMode):
+    """How many operators were called: on a GPU, each is waited for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_more_operators_are_called_for_more_images():
+    counts = []
+    for batch in (2, 20):
+        images = [discs((20, 20, 3, 1), (40, 30, 9, 2)) for _ in range(batch)]
+        with Calls() as calls:
+            targets_of(*images)
+        counts.append(calls.count)
+    assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.5])

@@ -19,7 +19,7 @@ from aggmask.data.raster import rasterize
 from aggmask.data.transforms import Resize
 from aggmask.diagnosis.structure import Progress
 from aggmask.geometry.frame import Frame, pad_to_multiple
-from aggmask.structures import GridLevel, Objects
+from aggmask.structures import GridLevel, Objects, joined
 from aggmask.supervision.assign import Assigner
 
 FATES = ("whole", "in part", "overwritten", "out of range", "too small")  # all cells claimed, some of them, none, ...
@@ -71,27 +71,25 @@ def spread(count: int, most: int) -> np.ndarray:
 
 def populate(index: AnnotationIndex, resize: Resize, images: np.ndarray, progress: Progress = iter) -> Population:
     """The objects of these images (places in the index) at the size that `resize` gives; no image is read."""
-    numbers, canvases, found, areas, ids = [], [], [], [], []
+    canvases, found, areas, ids = [], [], [], []
     no_random = np.random.default_rng(0)
-    for number, i in enumerate(progress(images.tolist())):
+    for i in progress(images.tolist()):
         size = tuple(index.sizes[i].tolist())
         frame = resize(size, no_random, max(resize.short_sides))
         canvas = pad_to_multiple(frame.content, CANVAS_MULTIPLE)
         annotations = index.annotations(i)
         objects = _objects(annotations, frame.on_canvas(canvas))
-        numbers += [number] * len(objects)
         canvases += [canvas] * len(objects)
         found.append(objects)
         areas.append(annotations.areas[~annotations.crowd])
         ids.append(annotations.ids[~annotations.crowd])
-    columns = ("labels", "boxes", "centers", "areas")
     empty = Objects(torch.zeros(0).long(), torch.zeros(0, 4), torch.zeros(0, 2).double(), torch.zeros(0), {})
-    joined = {name: torch.cat([getattr(objects, name) for objects in [empty, *found]]) for name in columns}
+    together, owner = joined([empty, *found])
     return Population(
         images=images,
-        image=torch.tensor(numbers, dtype=torch.long),
+        image=owner - 1,
         canvas=torch.tensor(canvases, dtype=torch.long).reshape(-1, 2),
-        objects=Objects(**joined, masks={}),
+        objects=together,
         original_areas=np.concatenate([np.zeros(0), *areas]),
         ids=np.concatenate([np.zeros(0, np.int64), *ids]),
     )

@@ -1,8 +1,8 @@
 """Which cells are responsible for which objects (method.md section 5).
 
-No loop over pixels, cells or objects: an object claims at most 3 x 3 cells, and of two claims on a cell the later
-object wins, which is a maximum over object numbers. Mask targets are made for positive cells only. (In the published
-SOLOv2 the later object wins the category alone, and the mask of such a cell is trained towards both objects.)
+No loop over pixels, cells, objects or images: an object claims at most 3 x 3 cells, and of two claims on a cell the
+later object wins, which is a maximum over object numbers. Mask targets are made for positive cells only. (In the
+published SOLOv2 the later object wins the category alone, and the mask of such a cell is trained towards both objects.)
 
 Arithmetic is done in the precisions of the published code (centers in double, the box around them in single), so that
 a center just on a cell border goes to the same side.
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from aggmask.errors import UserError
 from aggmask.geometry.grid import cell_of
-from aggmask.structures import Cells, GridLevel, GridTargets, LevelOutput, Objects
+from aggmask.structures import Cells, GridLevel, GridTargets, LevelOutput, Objects, joined
 
 
 class Assigner:
@@ -50,9 +50,7 @@ class Assigner:
             objects: per image, network frame.
             canvas: (H, W) of the padded batch.
         """
-        return [
-            self.at_level(v.level, v.mask_stride, v.logits.shape[1], objects, canvas, v.logits.device) for v in outputs
-        ]
+        return [self.at_level(v.level, v.mask_stride, v.logits.shape[1], objects, canvas) for v in outputs]
 
     def at_level(
         self,
@@ -61,27 +59,22 @@ class Assigner:
         num_classes: int,
         objects: Sequence[Objects],
         canvas: tuple[int, int],
-        device: torch.device,
     ) -> GridTargets:
         """Targets of one level; the number of classes stands for background."""
-        labels, images, indices = [], [], []
-        size = (0, canvas[0] // mask_stride, canvas[1] // mask_stride)
-        masks = [torch.zeros(size, dtype=torch.uint8, device=device)]
-        for number, found in enumerate(objects):
-            claimant, cell = self.claims(level, found, canvas)
-            owner = self.owners(claimant, cell, level.grid**2)
-            if self.shared_cells == "last":
-                wins = owner[cell] == claimant
-                claimant, cell = claimant[wins], cell[wins]
-            order = (cell * len(found) + claimant).argsort()
-            labels.append(torch.cat([found.labels, found.labels.new_tensor([num_classes])])[owner])
-            images.append(torch.full_like(cell, number))
-            indices.append(cell[order])
-            if len(cell):
-                asked, place = claimant[order].unique(return_inverse=True)
-                masks.append(found[asked].masks_at(mask_stride)[place])
-        cells = Cells(torch.cat(images), torch.cat(indices))
-        return GridTargets(torch.stack(labels).unflatten(1, (level.grid, level.grid)), cells, torch.cat(masks))
+        found, image = joined(objects)
+        claimant, cell = self.claims(level, found, canvas)
+        place = image[claimant] * level.grid**2 + cell  # on the grids of all images, one after another
+        owner = self.owners(claimant, place, len(objects) * level.grid**2)
+        if self.shared_cells == "last":
+            wins = owner[place] == claimant
+            claimant, place = claimant[wins], place[wins]
+        order = (place * len(found) + claimant).argsort()
+        claimant, place = claimant[order], place[order]
+        asked, which = claimant.unique(return_inverse=True)
+        labels = torch.cat([found.labels, found.labels.new_tensor([num_classes])])[owner]
+        cells = Cells(place // level.grid**2, place % level.grid**2)
+        masks = found[asked].masks_at(mask_stride)[which]
+        return GridTargets(labels.view(len(objects), level.grid, level.grid), cells, masks)
 
     def claims(self, level: GridLevel, objects: Objects, canvas: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """(P,) object numbers and (P,) row-major cells: which object of one image claims which cells of the level."""

@@ -10,7 +10,8 @@ from torchvision.ops import sigmoid_focal_loss
 
 from aggmask.structures import Cells, MaskField
 
-PIXELS_AT_ONCE = 2**19  # of asked masks: 8 cells at stride 4 of 800 x 1344
+PIXELS_AT_ONCE = 2**19  # of asked masks: 8 cells at stride 4 of 800 x 1344, whose maps stay in a processor's cache
+PIXELS_AT_ONCE_GPU = 2**21  # which waits for its next kernel otherwise
 PIXELS_KEPT = 2**17  # so few are painted once: what they keep is little, and painting again is a fifth of a small step
 _EPSILON = 0.001
 
@@ -27,7 +28,8 @@ def mask_losses(field: MaskField, cells: Cells, targets: Tensor) -> Tensor:
 
     if targets.numel() <= PIXELS_KEPT:
         return losses(cells, targets)
-    few = max(1, PIXELS_AT_ONCE // targets[:1].numel())
+    most = PIXELS_AT_ONCE if targets.device.type == "cpu" else PIXELS_AT_ONCE_GPU
+    few = max(1, most // targets[:1].numel())
     starts = range(0, len(cells), few)
     parts = [(cells[i : i + few], targets[i : i + few]) for i in starts]
     return torch.cat([checkpoint(losses, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])
