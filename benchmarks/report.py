@@ -182,7 +182,8 @@ def _draw_curve(axes: Axes, name: str, unit: str, points: Sequence[Figure]) -> N
     axes.fill_between(x, low, high, alpha=0.3)
     axes.set_title(name, fontsize="small")
     axes.set_ylabel(unit)
-    axes.set_ylim(bottom=0)
     if max(x) > 100 * max(min(x), 1e-9):
         axes.set_xscale("log")
         axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)

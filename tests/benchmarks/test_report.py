@@ -74,7 +74,10 @@ def test_the_plot_has_stages_ratios_and_curves():
     assert len(ratios.patches) == 3  # neither stages nor points of curves
     assert curve.get_title() == "step"
     assert curve.lines[0].get_xydata().tolist() == [[1.0, 1.0], [1000.0, 1000.0]]
-    assert curve.get_xscale() == "log"
+    assert curve.get_xscale() == curve.get_yscale() == "log"
+    low, high = curve.get_ylim()
+    assert 0.1 < low < 1
+    assert 1000 < high < 10_000
 
 
 def test_the_plot_of_nothing_is_a_plot():

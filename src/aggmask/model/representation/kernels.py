@@ -82,9 +82,9 @@ class KernelBank:
 
 
 def _product(kernels: Tensor, features: Tensor) -> Tensor:
-    """(U, C) @ (C, pixels). Outside of training in tiles of rows, so that a row is the same however many are asked:
-    libraries choose by the number of rows how they add up."""
-    if torch.is_grad_enabled():
+    """(U, C) @ (C, pixels). On a CPU, outside of training, in tiles of rows, so that a row is the same however many are
+    asked: libraries choose by the number of rows how they add up."""
+    if torch.is_grad_enabled() or features.device.type != "cpu":
         return kernels @ features
     tiles = F.pad(kernels, (0, 0, 0, -len(kernels) % _ROWS)).split(_ROWS) if len(kernels) else (kernels,)
     return torch.cat([tile @ features for tile in tiles])[: len(kernels)]
