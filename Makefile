@@ -29,11 +29,11 @@ demo: $(READY)  ## train, evaluate and draw on the embedded data set: about 5 mi
 	$(RUN) -m aggmask.train experiment=demo
 
 STUDY ?=
-study: $(READY)  ## does aggregation help? hours on 2 cores; STUDY="--data composites" or "--experiment study_solov2"
+study: $(READY)  ## does aggregation help? hours on 2 cores; STUDY="--data composites" or "--sweep study_solov2"
 	$(RUN) -m benchmarks.study $(STUDY)
 
 study-small: $(READY)  ## its main comparison with few steps: under 20 minutes on 2 cores
-	$(RUN) -m benchmarks.study --sweep study_main --steps 300 --seeds 0,1 --lr 0.001 --output studies/tables $(STUDY)
+	$(RUN) -m benchmarks.study --sweep study_main --steps 300 --seeds 0,1 --lr 0.002 $(STUDY)
 
 test: $(READY) browser  ## all but the slow tests, two at a time
 	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow"

@@ -31,18 +31,29 @@ def measure(parts: Sequence[str], settings: Settings, output: Path) -> list[Figu
     """The figures in `output`: of these parts, measured now, and of others, from earlier calls of the same kind.
 
     Every figure is written when it is there, so that a stop loses one measurement.
+
+    Raises:
+        SystemExit: the folder holds figures of another machine or of other settings.
     """
     here, begin = machine(settings.threads), time.monotonic()
-    figures = [f for f in report.kept(output, here, asdict(settings)) if f.part not in parts]
+    try:
+        earlier = report.kept(output, here, asdict(settings))
+    except ValueError as error:
+        sys.exit(f"python -m benchmarks: {error}")
+    figures: list[Figure] = []
 
     def tell(text: str) -> None:
         print(f"{(time.monotonic() - begin) / 60:6.1f} min  {part}: {text}", file=sys.stderr, flush=True)
 
     for part in parts:
         for figure in PARTS[part][0](settings, tell):
-            figures.append(figure)
-            report.write(output, figures, here, asdict(settings))
-        report.draw(output, figures, here)
+            figures.append(replace(figure, time=time.strftime("%Y-%m-%d %H:%M")))
+            earlier = [f for f in earlier if (f.part, f.name, f.unit) != (figure.part, figure.name, figure.unit)]
+            report.write(output, [*earlier, *figures], here, asdict(settings))
+        earlier = [f for f in earlier if f.part != part]  # what this part no longer has
+    figures = [*earlier, *figures]
+    report.write(output, figures, here, asdict(settings))
+    report.draw(output, figures, here)
     print(report.table(figures, here))
     print(f"\n{output}: benchmarks.json, benchmarks.txt, benchmarks.png")
     return figures

@@ -1,7 +1,8 @@
 """On a GPU: asked cells only against the dense formulation, and what may make a training step faster.
 
-First the head, stage by stage, as `training` and `inference` measure it on a CPU, in float32 as torch does it (its
-convolutions round to TF32 on recent GPUs). The GPU is waited for at the ends of stages.
+First the head, as `training` and `inference` measure it on a CPU, in float32 as torch does it (its convolutions round
+to TF32 on recent GPUs). The GPU is waited for at the ends of stages, which slows down what has many of them; a training
+step is timed without that, once more. Masks that are painted again in the backward pass count as aggregation.
 
 Then the training step of whole networks, images and objects lying on the device: images a second and memory, each
 column against eager float32. The stages that compute whole maps are compiled, or backbone and pyramid recorded as CUDA
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -22,9 +24,10 @@ from torch import nn
 from aggmask.supervision.assign import Assigner
 from aggmask.supervision.criterion import Criterion
 from benchmarks import inference, training
-from benchmarks.harness import Case, Figure, interleaved
+from benchmarks.harness import Case, Figure
 from benchmarks.models import CLASSES, make_segmenter
 from benchmarks.settings import MODELS, Settings
+from benchmarks.stopwatch import Stopwatch
 from tests.small import random_objects
 
 EAGER, HALF = "eager float32", "bf16, channels-last"
@@ -36,47 +39,54 @@ COLUMNS = {  # name -> overrides of the model, autocast to bfloat16, CUDA graphs
     f"{HALF}, CUDA graphs": (("model.channels_last=true",), True, True),
     f"{HALF}, compiled": (("model.channels_last=true", "model.compile=inductor"), True, False),
 }
-_SCOPES = {"training step of head": ("training:head_step", training.STAGES)}
-_SCOPES["head + decoding"] = ("inference:head_decoding", inference.STAGES)
 
 
-def on_gpu(function: str, arguments: Mapping[str, Any]) -> Callable[[], dict[str, float]]:
-    """Case: a case of another part on the GPU, with the most memory that it takes there."""
+def on_gpu(function: str, arguments: Mapping[str, Any], whole: bool) -> Callable[[], dict[str, float]]:
+    """Case: a case of another part on the GPU, with the most memory that it takes there.
+
+    Args:
+        whole: once more, without waiting at the ends of stages; its "seconds" are of that.
+    """
     module, _, name = function.partition(":")
     repetition = getattr(importlib.import_module(f"benchmarks.{module}"), name)(**arguments, device="cuda")
 
     def run() -> dict[str, float]:
         torch.cuda.reset_peak_memory_stats()
         start = torch.cuda.memory_allocated()
-        return {**repetition(), "MB": (torch.cuda.max_memory_allocated() - start) / 2**20}
+        found = repetition()
+        found["MB"] = (torch.cuda.max_memory_allocated() - start) / 2**20
+        if whole:
+            with patch.object(Stopwatch, "waits", False):
+                torch.cuda.synchronize()
+                begin = time.perf_counter()
+                repetition()
+                torch.cuda.synchronize()
+                found["seconds"] = time.perf_counter() - begin
+        return found
 
     return run
 
 
 def against_dense(model: str, settings: Settings, tell: Callable[[str], None]) -> Iterator[Figure]:
     """Head, and head with decoding: time, memory and each stage of both forms."""
-    asked = ({"batch": settings.batch, "objects": settings.objects}, {"candidates": settings.candidates})
     shared = {"experiment": MODELS[model], "size": settings.size, "overrides": settings.overrides}
-    for (scope, (function, stages)), own in zip(_SCOPES.items(), asked, strict=True):
+    step = {**shared, "batch": settings.batch, "objects": settings.objects}
+    picture = {**shared, "candidates": settings.candidates}
+    # The masks of made-up candidates are overwritten in between, so that decoding has no whole without its stages.
+    for scope, function, asked, stages, whole in (
+        ("training step of head", "training:head_step", step, training.STAGES, True),
+        ("head + decoding", "inference:head_decoding", picture, inference.STAGES, False),
+    ):
         cases = {
-            form: Case("benchmarks.gpu:on_gpu", {"function": function, "arguments": {"form": form, **shared, **own}})
+            form: Case(
+                "benchmarks.gpu:on_gpu",
+                {"function": function, "arguments": {"form": form, **asked}, "whole": whole},
+            )
             for form in ("lazy", "dense")
         }
-        label = f"{model}, {scope}"
-        found = interleaved(
-            cases,
-            settings.repeats,
-            settings.threads,
-            lambda text, label=label: tell(f"{label}, {text}"),
-            warmups=2,
-            separate=False,  # memory is the device's, and a process would take longer to start than all its steps
-        )
-        lazy, dense = found["lazy"], found["dense"]
-        yield Figure("gpu", label, "s", lazy["seconds"], "dense", dense["seconds"])
-        yield Figure("gpu", label, "MB", lazy["MB"], "dense", dense["MB"], sense="share")
-        for stage in stages:
-            if stage in lazy:
-                yield Figure("gpu", f"{label}: {stage}", "s", lazy[stage], "dense", dense[stage])
+        # In this process: memory is the device's, and a process would take longer to start than all its steps.
+        how = {"warmups": 2, "separate": False}
+        yield from training.compared("gpu", f"{model}, {scope}", cases, stages, settings, tell, **how)
 
 
 def training_step(column: str, model: str, settings: Settings, device: str) -> Callable[[], None]:
@@ -126,23 +136,28 @@ def measure(step: Callable[[], None], images: int, repeats: int, steps: int = 5)
 
 
 def figures(settings: Settings, tell: Callable[[str], None]) -> Iterator[Figure]:
-    """Nothing where there is no GPU."""
+    """Nothing where there is no GPU. What fails, for want of memory too, is told and left out."""
     if not torch.cuda.is_available():
         tell("no GPU here: nothing to measure")
         return
     for model in settings.models:
-        yield from against_dense(model, settings, tell)
+        try:
+            yield from against_dense(model, settings, tell)
+        except RuntimeError as error:
+            tell(f"{model}, against dense, failed: {error}")
     for model in settings.models:
-        found = {}
+        eager: tuple[list[float], list[float]] | None = None
         for column in COLUMNS if model in settings.tried else (EAGER, HALF):
             tell(f"{model}, {column}")
             try:
-                step = training_step(column, model, settings, "cuda")
-                found[column] = measure(step, settings.batch, settings.repeats)
-            except RuntimeError as error:  # too little memory too; others are measured all the same
+                found = measure(training_step(column, model, settings, "cuda"), settings.batch, settings.repeats)
+            except RuntimeError as error:
                 tell(f"{model}, {column}, failed: {error}")
-            step = None
-            torch.cuda.empty_cache()
-        for column, (rates, memory) in found.items():
-            yield Figure("gpu", f"{model}, training step, {column}", "images/s", rates, EAGER, found[EAGER][0])
-            yield Figure("gpu", f"{model}, training step, {column}", "MB", memory, EAGER, found[EAGER][1], "share")
+                if eager is None:
+                    break  # there is nothing to compare with
+                continue
+            finally:
+                torch.cuda.empty_cache()
+            eager = eager or found
+            for unit, sense, values, against in zip(("images/s", "MB"), ("speed", "share"), found, eager, strict=True):
+                yield Figure("gpu", f"{model}, training step, {column}", unit, values, EAGER, against, sense)

@@ -53,6 +53,7 @@ class Figure:
         sense: how `ratio` reads: "speed", times as fast, or "share", this much of it.
         target: what the ratio must reach.
         curve, x: of a point on a growth curve, which one and where.
+        time: when it was measured.
     """
 
     part: str
@@ -65,6 +66,7 @@ class Figure:
     target: float | None = None
     curve: str | None = None
     x: float | None = None
+    time: str = ""
 
     @property
     def ratios(self) -> list[float]:
@@ -257,8 +259,17 @@ def machine(threads: int) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
         "python": sys.version.split()[0],
+        "commit": commit(),
         "time": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
+
+
+def commit() -> str | None:
+    """What git says of the code; None where it says nothing."""
+    with suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return None
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""Inference of one picture, asked cells only against the dense formulation of tests/oracle.py, stage by stage.
+"""Inference of one picture, asked cells only against the dense formulation, stage by stage.
 
 "Head" goes from a ready pyramid to the detections in the network frame; "network" from the picture's file to
 run-length codes in the picture's own frame. Candidates and the masks' shapes are made up (`models.Shapes`), since a
 network without training finds nothing; both forms get the same, and their scores are compared. The dense form paints
-all T*T maps of each level, copies the context to each candidate, compares masks in n x n matrices, and resizes and
-encodes all at once.
+all T*T maps of each level (tests/oracle.py), copies the context to each candidate, looks at all candidates of a level
+at once, and resizes and encodes all masks at once.
 """
 
 from __future__ import annotations
@@ -50,11 +50,13 @@ def lazy_detections(
 def dense_detections(
     head: Head, pyramid: Sequence[Tensor], size: tuple[int, int], shapes: Shapes, watch: Stopwatch
 ) -> tuple[Tensor, Tensor]:
-    """The same as published: everything is painted first, each candidate has its copies, all pairs are compared."""
+    """The same as published, without bounds on memory."""
     with watch.stage("head"):
         levels = oracle.dense_head(head, pyramid)
     with watch.stage("candidates"):
-        quarter, found = (size[0] // 4, size[1] // 4), []
+        quarter = size[0] // 4, size[1] // 4
+        nothing = shapes.logits[0].new_zeros(0)
+        found = [(nothing, nothing.long(), nothing.reshape(0, 1, 1).expand(0, *quarter))]
         for number, (level, logits) in enumerate(zip(levels, shapes.logits, strict=True)):
             peaks = logits.sigmoid()
             peaks = peaks * (peaks == F.max_pool2d(peaks, 2, stride=1, padding=1)[..., :-1, :-1])
@@ -82,7 +84,9 @@ def dense_detections(
 
 
 def pairwise_decay(masks: Tensor, labels: Tensor, sigma: float = 2.0) -> Tensor:
-    """Matrix NMS of n candidates, best first, by whole n x n matrices; (n,) factors."""
+    """Matrix NMS of n candidates, best first; (n,) factors. All pixels of all masks are floats at once."""
+    if not len(masks):
+        return masks.new_zeros(0, dtype=torch.float32)
     flat = masks.flatten(1).float()
     shared, areas = flat @ flat.T, flat.sum(1)
     same = (labels[:, None] == labels[None]).triu(diagonal=1)

@@ -77,8 +77,10 @@ def write(folder: Path, figures: Sequence[Figure], machine: Mapping[str, Any], s
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{**asdict(f), "ratio": f.ratio, "ratio_spread": [min(f.ratios), max(f.ratios)]} for f in figures]
     content = {"machine": dict(machine), "settings": dict(settings), "figures": rows}
-    (folder / "benchmarks.json").write_text(json.dumps(content, indent=1))
-    (folder / "benchmarks.txt").write_text(table(figures, machine) + "\n")
+    for name, text in (("json", json.dumps(content, indent=1)), ("txt", table(figures, machine) + "\n")):
+        draft = folder / f".benchmarks.{name}"  # a stop leaves the last whole one
+        draft.write_text(text)
+        draft.replace(folder / f"benchmarks.{name}")
 
 
 def draw(folder: Path, figures: Sequence[Figure], machine: Mapping[str, Any]) -> None:
@@ -88,16 +90,23 @@ def draw(folder: Path, figures: Sequence[Figure], machine: Mapping[str, Any]) ->
 
 
 def kept(folder: Path, machine: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Figure]:
-    """The figures in a folder that were measured on the same machine with the same settings; of others none."""
+    """The figures in a folder, which were measured on the same machine with the same settings.
+
+    Raises:
+        ValueError: they were not.
+    """
     file = folder / "benchmarks.json"
     if not file.is_file():
         return []
     content = json.loads(file.read_text())
-    passing = {"time", "load_at_start"}
-    here = {key: value for key, value in machine.items() if key not in passing}
-    there = {key: value for key, value in content["machine"].items() if key not in passing}
-    if (there, content["settings"]) != (here, json.loads(json.dumps(settings))):
-        return []
+    passing = {"time", "load_at_start", "commit"}
+    asked = {**{k: v for k, v in machine.items() if k not in passing}, **json.loads(json.dumps(settings))}
+    there = {**content["machine"], **content["settings"]}
+    if differ := [f"{key}: {there.get(key)}, now {value}" for key, value in asked.items() if there.get(key) != value]:
+        raise ValueError(
+            f"{folder} holds figures of other settings or another machine ({'; '.join(differ)}): "
+            "say --output=ANOTHER_FOLDER, or delete it"
+        )
     names = [field.name for field in fields(Figure)]
     return [Figure(**{name: row[name] for name in names}) for row in content["figures"]]
 

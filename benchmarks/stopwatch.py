@@ -18,12 +18,14 @@ class Stopwatch:
     """Seconds by stage since the last `read`.
 
     Args:
-        device: what it does is waited for at the ends of a stage.
+        device: a GPU is waited for at the ends of stages, or its work would count for a later one.
         clock: seconds.
     """
 
+    waits = True  # False: stages mean nothing, and the whole is not slowed down by waiting
+
     def __init__(self, device: str = "cpu", clock: Callable[[], float] = time.perf_counter) -> None:
-        self._wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
+        self._on_gpu = torch.device(device).type == "cuda"
         self._clock = clock
         self._seconds: dict[str, float] = defaultdict(float)
         self._open: list[str] = []
@@ -57,7 +59,8 @@ class Stopwatch:
         return {**found, "seconds": sum(found.values())}
 
     def _turn(self) -> None:
-        self._wait()
+        if self._on_gpu and self.waits:
+            torch.cuda.synchronize()
         now = self._clock()
         if self._open:
             self._seconds[self._open[-1]] += now - self._since

@@ -30,6 +30,9 @@ from aggmask.report import report
 from aggmask.reporting.runs import FINISHED, Run, read_runs
 from benchmarks.harness import machine
 
+DATA = ("shapes_hard", "composites")  # which have a test split
+_SAID = {"trainer.max_steps": "--steps", "trainer.val_check_interval": "--steps", "optim.lr": "--lr"}
+_SAID |= {"seed": "--seeds", "data": "--data", "experiment": "--sweep", "sweep.n_jobs": "--n-jobs"}
 _ALONE = {"study": "model/aggregation=none model.aggregation.init=zero", "study_solov2": "model/aggregation=none"}
 BASELINES = {f"{name}{form}": job for name, job in _ALONE.items() for form in ("", "_main")}  # sweep -> its baseline
 
@@ -74,11 +77,19 @@ def quoted(jobs: Sequence[Sequence[str]]) -> str:
     return "hydra.sweeper.jobs=[" + ",".join("[" + ",".join(f"'{text}'" for text in job) + "]" for job in jobs) + "]"
 
 
+def experiment_of(sweep: str) -> str:
+    """What the variants of a sweep are variants of."""
+    return sweep.removesuffix("_main")
+
+
 class Study:
     """One study in one folder.
 
     Args:
         settings: what the command line says.
+
+    Raises:
+        SystemExit: the folder holds a study of other settings.
     """
 
     def __init__(self, settings: argparse.Namespace) -> None:
@@ -86,9 +97,19 @@ class Study:
         self.baseline = BASELINES[settings.sweep].split()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.notes = self.folder / "record.json"
-        self.record: dict[str, Any] = {"began": time.strftime("%Y-%m-%d %H:%M"), "commands": [], "seconds": {}}
+        asked = {key: value for key, value in vars(settings).items() if key not in ("folder", "output", "n_jobs")}
+        self.record: dict[str, Any] = {"began": time.strftime("%Y-%m-%d %H:%M"), "settings": asked}
+        self.record |= {"machine": machine(threads=1), "commands": [], "seconds": {}}
         if self.notes.is_file():  # it was stopped, and goes on
             self.record = json.loads(self.notes.read_text())
+            there = self.record["settings"]
+            if differ := [
+                f"{key} {there.get(key)}, now {value}" for key, value in asked.items() if there.get(key) != value
+            ]:
+                sys.exit(
+                    f"{self.folder} holds a study of other settings ({'; '.join(differ)}): say --folder ANOTHER_ONE"
+                )
+        self.notes.write_text(json.dumps(self.record, indent=1))
 
     def run(self) -> None:
         """From nothing to two tables."""
@@ -106,7 +127,7 @@ class Study:
         """Train what is not trained yet; the finished runs."""
         place, settings = self.folder / name, self.settings
         steps = [f"trainer.max_steps={settings.steps}", f"trainer.val_check_interval={max(1, settings.steps // 2)}"]
-        said = [f"experiment={settings.experiment}", f"data={settings.data}", *settings.overrides]
+        said = [f"experiment={experiment_of(settings.sweep)}", f"data={settings.data}", *settings.overrides]
         said += [*(() if name == "time" else steps), "trainer.enable_progress_bar=false", *arguments]
         start = f"sweep.resume={place}" if (place / "sweep.json").is_file() else f"hydra.sweep.dir={place}"
         with self._timed(f"{name}: training"):
@@ -122,7 +143,6 @@ class Study:
             list(pool.map(evaluate_on_test, waiting))
         output = Path(self.settings.output) / name
         report(self.folder / name, self._baseline_of(runs), output, pictures=0, split="test")
-        self.record |= {"machine": machine(threads=1), "settings": vars(self.settings)}
         (output.parent / "record.json").write_text(json.dumps(self.record, indent=1) + "\n")
 
     def _baseline_of(self, runs: Sequence[Run]) -> str:
@@ -167,23 +187,24 @@ def evaluate_on_test(folder: Path) -> None:
 def settings_of(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; names that are left out follow from others."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__.partition("\n")[0])
-    parser.add_argument("--experiment", default="study", help="study, or study_solov2")
-    parser.add_argument("--sweep", help="of conf/sweep: by default EXPERIMENT; EXPERIMENT_main has four variants")
-    parser.add_argument("--data", default="shapes_hard", help="shapes_hard, or composites")
+    parser.add_argument("--sweep", default="study", choices=list(BASELINES), help="variants: see conf/sweep")
+    parser.add_argument("--data", default=DATA[0], choices=DATA)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--steps", type=int, default=1000, help="of the first table")
     parser.add_argument("--lr", type=float, help="by default tuned on val for the baseline")
     parser.add_argument("--n-jobs", type=int, default=2, help="at the same time")
-    parser.add_argument("--folder", help="for the runs: by default studies/EXPERIMENT-DATA")
-    parser.add_argument("--output", help="for the tables: by default docs/study/EXPERIMENT-DATA")
+    parser.add_argument("--folder", help="for the runs: by default studies/SWEEP-DATA-STEPS")
+    parser.add_argument("--output", help="for the tables: by default FOLDER/tables")
     parser.add_argument("overrides", nargs="*", help="key=value for every training")
     settings = parser.parse_args(arguments)
-    settings.sweep = settings.sweep or settings.experiment
-    name = f"{settings.sweep}-{settings.data}"
-    settings.folder = settings.folder or f"studies/{name}"
-    settings.output = settings.output or f"docs/study/{name}"
-    if settings.sweep not in BASELINES:
-        parser.error(f"--sweep={settings.sweep}: must be one of {', '.join(BASELINES)}")
+    settings.folder = settings.folder or f"studies/{settings.sweep}-{settings.data}-{settings.steps}"
+    settings.output = settings.output or f"{settings.folder}/tables"
+    for override in settings.overrides:
+        key, given, _ = override.partition("=")
+        if not given:
+            parser.error(f"{override}: is no key=value")
+        if key in _SAID:
+            parser.error(f"{override}: say {_SAID[key]}")
     if settings.steps < 20:
         parser.error(f"--steps={settings.steps}: must be at least 20, of which the time is taken")
     return settings

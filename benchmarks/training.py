@@ -64,13 +64,13 @@ def head_step(
     watch = Stopwatch(device)
 
     def run() -> dict[str, float]:
-        head.zero_grad(set_to_none=True)
-        for features in pyramid:
-            features.grad = None
         with torch_convolutions(form == "plain"):
             loss = losses(head, pyramid, found, size, form, watch)
             with watch.stage("backward of head"):
                 loss.backward()
+        head.zero_grad(set_to_none=True)
+        for features in pyramid:
+            features.grad = None
         return {"check": loss.item(), **watch.read()}
 
     return run
@@ -141,22 +141,34 @@ def against_dense(
             form: Case(f"benchmarks.{part}:{functions[scope]}", {"form": form, "experiment": MODELS[name], **shared})
             for form in forms
         }
-        label = f"{name}, {scope}"
-        found = interleaved(
-            cases,
-            settings.repeats,
-            settings.threads,
-            lambda text, label=label: tell(f"{label}, {text}"),
-            separate=settings.separate,
-        )
-        lazy, dense = found["lazy"], found["dense"]
         aimed = targets if (scope, name) == (head, "AggMask") else (None, None)
-        speed, memory = (None if t is None else settings.target(t) for t in aimed)
-        yield Figure(part, label, "s", lazy["seconds"], "dense", dense["seconds"], target=speed)
-        yield Figure(part, label, "MB", lazy["MB"], "dense", dense["MB"], sense="share", target=memory)
-        if "plain" in found:
-            plain = found["plain"]["seconds"]
-            yield Figure(part, f"{label}, with torch's convolutions", "s", plain, "dense", dense["seconds"])
-        for stage in stages:
-            if stage in lazy:
-                yield Figure(part, f"{label}: {stage}", "s", lazy[stage], "dense", dense[stage])
+        yield from compared(part, f"{name}, {scope}", cases, stages, settings, tell, aimed, separate=settings.separate)
+
+
+def compared(
+    part: str,
+    label: str,
+    cases: Mapping[str, Case],
+    stages: Sequence[str],
+    settings: Settings,
+    tell: Callable[[str], None],
+    targets: tuple[float | None, float | None] = (None, None),
+    **how: Any,
+) -> Iterator[Figure]:
+    """The figures of one thing that is done "lazy" and "dense", and maybe "plain".
+
+    Args:
+        targets: times as fast, share of the memory.
+        how: `interleaved` measures.
+    """
+    found = interleaved(cases, settings.repeats, settings.threads, lambda text: tell(f"{label}, {text}"), **how)
+    lazy, dense = found["lazy"], found["dense"]
+    speed, memory = (None if t is None else settings.target(t) for t in targets)
+    yield Figure(part, label, "s", lazy["seconds"], "dense", dense["seconds"], target=speed)
+    yield Figure(part, label, "MB", lazy["MB"], "dense", dense["MB"], sense="share", target=memory)
+    if "plain" in found:
+        plain = found["plain"]["seconds"]
+        yield Figure(part, f"{label}, with torch's convolutions", "s", plain, "dense", dense["seconds"])
+    for stage in stages:
+        if stage in lazy:
+            yield Figure(part, f"{label}: {stage}", "s", lazy[stage], "dense", dense[stage])

@@ -2,8 +2,8 @@
 
 Shares no code with the package: it only reads a head's weights. All T*T representations and all S*S targets exist as
 tensors, as in the published code; with `every_cell` all S*S cells are aggregated too, without it only the cells that
-the published code aggregates (positive cells in training, one mask per candidate in decoding, the context copied to
-each). The second form is the dense baseline of the timings.
+the published code aggregates (positive cells in training, the context copied to each). The second form is the dense
+baseline of the timings.
 """
 
 import math
@@ -297,7 +297,6 @@ def dense_detections(
     sigma: float = 2.0,
     keep_threshold: float = 0.05,
     max_detections: int = 100,
-    every_cell: bool = True,
 ) -> list[list[DenseDetection]]:
     """Detections of each image, best first (method.md section 7): everything is painted, then filtered."""
     levels = dense_head(head, pyramid)
@@ -310,7 +309,7 @@ def dense_detections(
             if not wanted:
                 continue
             cells = [cell for cell, _, _ in wanted]
-            masks = level.masks(image)[cells] if every_cell else level.masks(image, cells)
+            masks = level.masks(image)[cells]
             masks = F.interpolate(masks.sigmoid()[None], size=quarter, mode="bilinear")[0]
             for (cell, label, score), mask in zip(wanted, masks, strict=True):
                 inside = mask[mask > 0.5]

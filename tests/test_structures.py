@@ -36,6 +36,13 @@ def test_objects_of_several_images_are_joined_in_their_order():
         assert torch.equal(part.masks[4], images[number].masks[4])
 
 
+def test_joined_masks_need_a_stride_in_common():
+    images = [random_objects(2, seed=n) for n in (0, 1)]
+    images[0].masks = {8: images[0].masks_at(8)}
+    with pytest.raises(ValueError, match=r"\[\{8\}, \{4\}\]"):
+        joined(images)
+
+
 def test_masks_at_coarser_strides_are_averaged_and_rounded_half_up():
     objects = make_objects([disc((20, 20), 9)], [0])
     objects.masks[4] = torch.zeros(1, 4, 6, dtype=torch.uint8)

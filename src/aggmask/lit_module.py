@@ -69,9 +69,8 @@ class SegmentationModule(pl.LightningModule):
         """
         head, canvas = self.segmenter.head, batch.pixels.shape[-2:]
         classes = head.category.num_classes
-        targets = [
-            self.assigner.at_level(v, head.bank.mask_stride(v), classes, batch.objects, canvas) for v in head.levels
-        ]
+        grids = [(level, head.bank.mask_stride(level)) for level in head.levels]
+        targets = self.assigner.targets(grids, classes, batch.objects, canvas)
         epoch = self.current_epoch if self.replayed_epoch is None else self.replayed_epoch
         entropy = [self.hparams["data"]["seed"], epoch, *(i % 2**64 for i in batch.image_ids)]
         seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])

@@ -138,14 +138,25 @@ class Objects(_Indexed):
 
 
 def joined(objects: Sequence[Objects]) -> tuple[Objects, Tensor]:
-    """The objects of several images on canvases of one size, one after another, and (n,) long: the image of each."""
+    """The objects of several images, one image after another, and (n,) long: the image of each.
+
+    Args:
+        objects: of at least one image. With masks on canvases of one size, at the strides that all of them have.
+
+    Raises:
+        ValueError: there are masks, but at no stride that all have.
+    """
     counts = torch.tensor([len(found) for found in objects], device=objects[0].labels.device)
+    images = torch.arange(len(objects), device=counts.device)
+    given = [set(found.masks) for found in objects]
+    strides = set.intersection(*given)
+    if not strides and any(given):
+        raise ValueError(f"objects with masks at strides {given} have none in common")
     values = {
         name: torch.cat([getattr(found, name) for found in objects]) for name in ("labels", "boxes", "centers", "areas")
     }
-    strides = set.intersection(*(set(found.masks) for found in objects))
     masks = {stride: torch.cat([found.masks[stride] for found in objects]) for stride in sorted(strides)}
-    return Objects(**values, masks=masks), torch.arange(len(objects), device=counts.device).repeat_interleave(counts)
+    return Objects(**values, masks=masks), images.repeat_interleave(counts, output_size=sum(map(len, objects)))
 
 
 @dataclass

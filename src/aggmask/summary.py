@@ -45,7 +45,8 @@ def summarize(config: Mapping[str, Any], name: str) -> Summary:
     levels = len(segmenter.head.levels)
     training, candidates = ([config["cells"][use] / levels] * levels for use in ("training", "inference"))
     kept = 2 if "Adam" in config["optim"]["optimizer"]["_target_"] else 1
-    memory = forecast(segmenter, size, config["batch"], training, candidates, kept, build(config["decoder"]))
+    gpu = torch.device("cuda")  # which trains such models
+    memory = forecast(segmenter, size, config["batch"], training, candidates, kept, build(config["decoder"]), gpu)
     return Summary(name, count(segmenter, size), memory, training, candidates)
 
 

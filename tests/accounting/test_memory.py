@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from aggmask.accounting.memory import LiveBytes, forecast, saved_per_pixel
+from aggmask.accounting.memory import LiveBytes, forecast, kept_for_backward, saved_per_pixel
 from aggmask.decoding.decode import Decoder
-from aggmask.supervision.losses import dice_losses
+from aggmask.supervision.losses import dice_losses, pixels_at_once
 from tests.accounting.test_flops import TINY, segmenter_of
 from tests.small import every_cell, make_head, make_pyramid
 
@@ -13,7 +13,8 @@ CELLS = [10.0] * 5
 
 
 def forecast_of(experiment: str, *overrides: str, size=(64, 96), batch=1, cells=CELLS, state=1, **decoder):
-    return forecast(segmenter_of(experiment, *TINY, *overrides), size, batch, cells, cells, state, Decoder(**decoder))
+    segmenter = segmenter_of(experiment, *TINY, *overrides)
+    return forecast(segmenter, size, batch, cells, cells, state, Decoder(**decoder), torch.device("cpu"))
 
 
 def saved_bytes(run) -> int:
@@ -66,6 +67,13 @@ def test_a_batch_and_its_cells_multiply_what_is_kept():
     assert two.saved_cells == 2 * one.saved_cells
     assert two.weights == one.weights
     assert forecast_of("solo_r50_agg", cells=[20.0] * 5).saved_cells == 2 * one.saved_cells
+
+
+def test_a_gpu_works_on_more_cells_at_once():
+    segmenter, cells = segmenter_of("solo_r50_agg", *TINY), [1e6] * 5
+    saved = [kept_for_backward(segmenter, (64, 96), 1, cells, torch.device(d))[1] for d in ("cpu", "cuda")]
+    most = [pixels_at_once(torch.device(d)) for d in ("cpu", "cuda")]
+    assert saved[1] - saved[0] == 2 * (most[1] - most[0]) * saved_per_pixel(segmenter.head) > 0
 
 
 def test_the_optimizer_keeps_its_share():

@@ -44,8 +44,10 @@ def test_what_was_measured_alike_is_kept(tmp_path):
     assert kept(tmp_path, MACHINE, settings) == []
     write(tmp_path, FIGURES, MACHINE, settings)
     assert kept(tmp_path, {**MACHINE, "time": "tomorrow"}, settings) == FIGURES
-    assert kept(tmp_path, {**MACHINE, "torch": "3.0"}, settings) == []
-    assert kept(tmp_path, MACHINE, {**settings, "repeats": 2}) == []
+    with pytest.raises(ValueError, match=r"torch: 2\.9, now 3\.0"):
+        kept(tmp_path, {**MACHINE, "torch": "3.0"}, settings)
+    with pytest.raises(ValueError, match="repeats: 3, now 2"):
+        kept(tmp_path, MACHINE, {**settings, "repeats": 2})
 
 
 def test_parts_are_measured_piece_by_piece_and_a_stop_loses_one_figure(tmp_path, monkeypatch, capsys):
@@ -55,13 +57,16 @@ def test_parts_are_measured_piece_by_piece_and_a_stop_loses_one_figure(tmp_path,
 
     parts = {"data": (lambda settings, tell: iter([FIGURES[3]]), 1), "training": (stopped, 1)}
     monkeypatch.setattr(command, "PARTS", parts)
-    assert command.measure(["data"], QUICK, tmp_path) == [FIGURES[3]]
+    assert [f.name for f in command.measure(["data"], QUICK, tmp_path)] == ["pictures"]
     with pytest.raises(KeyboardInterrupt):
         command.measure(["training"], QUICK, tmp_path)
     written = json.loads((tmp_path / "benchmarks.json").read_text())["figures"]
     assert [row["name"] for row in written] == ["pictures", "AggMask, head"]
-    assert len(command.measure(["data"], QUICK, tmp_path)) == 2
+    assert all(row["time"] for row in written)
+    assert [f.name for f in command.measure(["data"], QUICK, tmp_path)] == ["AggMask, head", "pictures"]
     assert "6.17 x" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="say --output=ANOTHER_FOLDER"):
+        command.measure(["data"], FULL, tmp_path)
 
 
 def test_the_plot_has_stages_ratios_and_curves():
@@ -118,7 +123,7 @@ def test_parts_are_measured_and_saved_one_after_the_other(monkeypatch, tmp_path,
 
     monkeypatch.setattr(command, "PARTS", {"one": part(0), "two": part(3)})
     found = command.measure(["one", "two"], QUICK, tmp_path)
-    assert found == [FIGURES[0], FIGURES[3]]
+    assert [figure.name for figure in found] == [FIGURES[0].name, FIGURES[3].name]
     said = capsys.readouterr()
     assert "one: at work with 2 repeats" in said.err
     assert "two: at work" in said.err

@@ -38,7 +38,7 @@ def test_a_variant_that_takes_twice_as_long_gets_half_of_the_steps():
     assert timed[2] == ["a=2", "b=1", "trainer.max_steps=200", "trainer.val_check_interval=100"]
 
 
-@pytest.mark.parametrize(("sweep", "experiment"), [(name, name.removesuffix("_main")) for name in study.BASELINES])
+@pytest.mark.parametrize(("sweep", "experiment"), [(name, study.experiment_of(name)) for name in study.BASELINES])
 def test_every_variant_is_a_model_of_its_own(sweep, experiment, monkeypatch, capsys, tmp_path):
     """Composed and checked as the sweep does it; the list of jobs and the grid of seeds together."""
     monkeypatch.setattr(Schedule, "run", lambda self, jobs: [job.finish(None) for job in jobs])
@@ -81,6 +81,8 @@ def test_it_trains_evaluates_and_tells_both_tables(monkeypatch, tmp_path):
         object.__setattr__(run, "folder", tmp_path / name)
         (tmp_path / name / "test").mkdir(parents=True)
         (tmp_path / name / "test" / "results.json").write_text("[]")
+    here = study.machine(threads=1)
+    monkeypatch.setattr(study, "machine", lambda threads: here)
     monkeypatch.setattr(study.subprocess, "run", lambda words, check: calls.append(words[3:]))
     monkeypatch.setattr(study, "read_runs", lambda place: runs)
     monkeypatch.setattr(study, "report", lambda *a, **k: (told.append((a, k)), a[2].mkdir(parents=True)))
@@ -123,8 +125,12 @@ def test_a_list_of_jobs_comes_through_the_command_line():
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        (["--sweep", "window"], "--sweep=window: must be one of study, study_main, study_solov2, study_solov2_main"),
+        (["--sweep", "window"], "invalid choice: 'window'"),
+        (["--data", "shapes"], "invalid choice: 'shapes'"),
         (["--steps", "10"], "--steps=10: must be at least 20"),
+        (["optim.lr=0.1"], "optim.lr=0.1: say --lr"),
+        (["trainer.max_steps=9"], "trainer.max_steps=9: say --steps"),
+        (["quickly"], "quickly: is no key=value"),
     ],
 )
 def test_what_makes_no_study_is_refused(said, message, capsys):
@@ -134,7 +140,14 @@ def test_what_makes_no_study_is_refused(said, message, capsys):
 
 
 def test_names_follow_from_others():
-    settings = study.settings_of(["--experiment", "study_solov2", "--data", "composites"])
-    assert settings.sweep == "study_solov2"
-    assert settings.folder == "studies/study_solov2-composites"
-    assert settings.output == "docs/study/study_solov2-composites"
+    settings = study.settings_of(["--sweep", "study_solov2_main", "--data", "composites"])
+    assert settings.folder == "studies/study_solov2_main-composites-1000"
+    assert settings.output == "studies/study_solov2_main-composites-1000/tables"
+    assert study.experiment_of(settings.sweep) == "study_solov2"
+
+
+def test_a_folder_holds_one_study(tmp_path):
+    study.Study(study.settings_of(["--folder", str(tmp_path), "--n-jobs", "1"]))
+    study.Study(study.settings_of(["--folder", str(tmp_path), "--n-jobs", "2"]))
+    with pytest.raises(SystemExit, match=r"steps 1000, now 20; lr None, now 0\.1"):
+        study.Study(study.settings_of(["--folder", str(tmp_path), "--steps", "20", "--lr", "0.1"]))

@@ -72,7 +72,8 @@ def test_cells_are_those_of_training(center_fraction):
     for k, level in enumerate(levels):
         expected = []
         for objects, canvas in zip(images, canvases, strict=True):
-            owners = assigner.owners(*assigner.claims(level, objects, canvas), level.grid**2)
+            alone = torch.zeros(len(objects), dtype=torch.long)
+            owners = assigner.owners(*assigner.claims(level, objects, alone, canvas), level.grid**2)
             expected += torch.bincount(owners[owners >= 0], minlength=len(objects)).tolist()
         assert found.owned[:, k].tolist() == expected
     assert (found.owned <= found.claimed).all()

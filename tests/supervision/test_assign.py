@@ -16,7 +16,7 @@ BACKGROUND = 3
 
 
 def targets_of(*images: Objects, level=LEVEL, canvas=SQUARE, **options):
-    return Assigner(**options).at_level(level, 4, BACKGROUND, images, canvas)
+    return Assigner(**options).targets([(level, 4)], BACKGROUND, images, canvas)[0]
 
 
 def discs(*rows: tuple[float, float, float, int], canvas=SQUARE) -> Objects:
@@ -141,7 +141,7 @@ def test_targets_equal_the_loops(seed):
         (GridLevel(16, 7, 7, 10, 80), 8),
         (GridLevel(32, 5, 3, 20, 999), 16),
     ):
-        found = Assigner().at_level(level, stride, BACKGROUND, images, canvas)
+        (found,) = Assigner().targets([(level, stride)], BACKGROUND, images, canvas)
         expected = dense_targets(level, stride, BACKGROUND, images, canvas, min_area=10)
         image, cell = expected.positive.nonzero(as_tuple=True)
         assert len(cell) > 5
@@ -152,7 +152,7 @@ def test_targets_equal_the_loops(seed):
 
 
 class Calls(TorchDispatchMode):
-    """How many operators were called: on a GPU, each is waited for."""
+    """How many operators were called: on a GPU, each takes a launch."""
 
     count = 0
 

@@ -66,7 +66,7 @@ def test_masks_in_parts_have_the_losses_and_gradients_of_all_at_once(monkeypatch
     found = []
     monkeypatch.setattr(losses, "PIXELS_KEPT", 0)
     for pixels in (2 * 16 * 24, 10**6):
-        monkeypatch.setattr(losses, "PIXELS_AT_ONCE", pixels)
+        monkeypatch.setitem(losses.PIXELS_AT_ONCE, "cpu", pixels)
         head.zero_grad()
         values = mask_losses(head(make_pyramid())[0].field, cells, targets)
         values.square().sum().backward()
@@ -88,7 +88,7 @@ class Watched:
 
 def test_asked_masks_are_not_kept_but_few_small_ones(monkeypatch):
     monkeypatch.setattr(losses, "PIXELS_KEPT", 4 * 16 * 24)
-    monkeypatch.setattr(losses, "PIXELS_AT_ONCE", 2 * 16 * 24)
+    monkeypatch.setitem(losses.PIXELS_AT_ONCE, "cpu", 2 * 16 * 24)
     field = Watched(make_head(window=5)(make_pyramid())[0].field)
     cells = Cells(torch.zeros(5, dtype=torch.long), torch.arange(5))
     total = mask_losses(field, cells, torch.ones(5, 16, 24)).sum()

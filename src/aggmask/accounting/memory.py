@@ -23,7 +23,7 @@ from aggmask.accounting.flops import map_sizes
 from aggmask.decoding.decode import Decoder, cell_bytes
 from aggmask.model.head import Head
 from aggmask.model.segmenter import Segmenter
-from aggmask.supervision.losses import PIXELS_AT_ONCE
+from aggmask.supervision.losses import pixels_at_once
 
 _FLOAT = 4  # bytes
 
@@ -56,6 +56,7 @@ def forecast(
     candidates: Sequence[float],
     state_tensors: int,
     decoder: Decoder,
+    device: torch.device,
 ) -> Forecast:
     """Memory for a segmenter on the meta device.
 
@@ -66,12 +67,13 @@ def forecast(
         candidates: candidate cells of one image on each level.
         state_tensors: numbers that the optimizer keeps for each weight: 1 for SGD with momentum, 2 for Adam.
         decoder: whose budget says how many cells are aggregated at once.
+        device: that will train, see `kept_for_backward`.
     """
     weights = sum(p.numel() for p in segmenter.parameters()) * _FLOAT
     trained = sum(p.numel() for p in segmenter.parameters() if p.requires_grad) * _FLOAT
     image = torch.empty(batch, segmenter.backbone.in_chans, *size, device="meta")
     masks = map_sizes(segmenter.head, size).masks
-    saved, saved_cells = kept_for_backward(segmenter, size, batch, training_cells)
+    saved, saved_cells = kept_for_backward(segmenter, size, batch, training_cells, device)
     return Forecast(
         weights=weights,
         training_state=trained * (1 + state_tensors),
@@ -83,7 +85,7 @@ def forecast(
 
 
 def kept_for_backward(
-    segmenter: Segmenter, size: tuple[int, int], batch: int, cells: Sequence[float]
+    segmenter: Segmenter, size: tuple[int, int], batch: int, cells: Sequence[float], device: torch.device
 ) -> tuple[int, int]:
     """Bytes that the backward pass reads, weights apart: whole maps of a batch, and what its asked cells add.
 
@@ -92,11 +94,12 @@ def kept_for_backward(
         size: (H, W) of the network input, divisible by 32.
         batch: images.
         cells: positive cells of one image on each level.
+        device: that will train; a GPU works on more cells at once than a processor.
     """
     image = torch.empty(batch, segmenter.backbone.in_chans, *size, device="meta")
     masks = map_sizes(segmenter.head, size).masks
     asked = batch * sum(n * pixels for n, pixels in zip(cells, masks, strict=True))
-    return _saved(segmenter, image) + _bytes(image), _saved_for_cells(segmenter.head, asked)
+    return _saved(segmenter, image) + _bytes(image), _saved_for_cells(segmenter.head, asked, device)
 
 
 def on_meta(module: nn.Module) -> nn.Module:
@@ -105,9 +108,9 @@ def on_meta(module: nn.Module) -> nn.Module:
     return deepcopy(module, bare | {id(b): torch.empty_like(b, device="meta") for b in module.buffers()})
 
 
-def _saved_for_cells(head: Head, pixels: float) -> int:
+def _saved_for_cells(head: Head, pixels: float, device: torch.device) -> int:
     """Bytes for so many pixels of asked masks: all targets, and the values and gradients of the few worked on."""
-    return round(pixels + 2 * min(pixels, PIXELS_AT_ONCE) * saved_per_pixel(head))
+    return round(pixels + 2 * min(pixels, pixels_at_once(device)) * saved_per_pixel(head))
 
 
 def saved_per_pixel(head: Head) -> int:

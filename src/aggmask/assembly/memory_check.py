@@ -71,7 +71,7 @@ def needed_bytes(trainer: pl.Trainer, module: pl.LightningModule, size: Size, ce
     segmenter, images = module.segmenter, trainer.datamodule.batch_size
     levels, most = len(segmenter.head.levels), module.criterion.max_cells
     asked = cells if most is None else min(cells, most / images)
-    kept = sum(kept_for_backward(on_meta(segmenter), size, images, [asked / levels] * levels))
+    kept = sum(kept_for_backward(on_meta(segmenter), size, images, [asked / levels] * levels, module.device))
     if trainer.precision.endswith("-mixed"):
         kept //= 2
     parameters = list(segmenter.parameters())

@@ -20,7 +20,7 @@ from torch import Tensor
 from aggmask.data.raster import Patch, Segmentation, patch_of, rasterize
 from aggmask.errors import UserError
 from aggmask.geometry.frame import Frame
-from aggmask.structures import Objects
+from aggmask.structures import Objects, joined
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def paste(target: Framed, source: Framed, stride: int) -> Framed:
     np.copyto(old, new, where=hidden[:height, :width, None])
     below = _uncovered(target, hidden, stride)
     segmentations = [*below.segmentations, *source.segmentations]
-    return replace(below, objects=_joined(below.objects, source.objects), segmentations=segmentations)
+    return replace(below, objects=joined([below.objects, source.objects])[0], segmentations=segmentations)
 
 
 def _uncovered(target: Framed, hidden: np.ndarray, stride: int) -> Framed:
@@ -103,11 +103,3 @@ def _uncovered(target: Framed, hidden: np.ndarray, stride: int) -> Framed:
                 objects.boxes[k] = torch.tensor(segmentation.box)
         left.append(segmentation)
     return replace(target, objects=objects, segmentations=left)[np.flatnonzero(objects.areas > 0)]
-
-
-def _joined(below: Objects, above: Objects) -> Objects:
-    masks = {stride: torch.cat([bitmaps, above.masks[stride]]) for stride, bitmaps in below.masks.items()}
-    values = (
-        torch.cat([getattr(below, name), getattr(above, name)]) for name in ("labels", "boxes", "centers", "areas")
-    )
-    return Objects(*values, masks)

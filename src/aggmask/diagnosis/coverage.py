@@ -128,9 +128,8 @@ def _cells(population: Population, level: GridLevel, assigner: Assigner) -> tupl
     owned = claimed.clone()
     for canvas in population.canvas.unique(dim=0).tolist():
         here = (population.canvas == torch.tensor(canvas)).all(1).nonzero()[:, 0]
-        claimant, cell = assigner.claims(level, population.objects[here], tuple(canvas))
         images, image = population.image[here].unique(return_inverse=True)
-        cell = cell + image[claimant] * level.grid**2  # the cells of all these images in a row
+        claimant, cell = assigner.claims(level, population.objects[here], image, tuple(canvas))
         gets = assigner.owners(claimant, cell, len(images) * level.grid**2)[cell] == claimant
         claimed[here] = torch.bincount(claimant, minlength=len(here))
         owned[here] = torch.bincount(claimant[gets], minlength=len(here))

@@ -50,21 +50,33 @@ class Assigner:
             objects: per image, network frame.
             canvas: (H, W) of the padded batch.
         """
-        return [self.at_level(v.level, v.mask_stride, v.logits.shape[1], objects, canvas) for v in outputs]
+        grids = [(v.level, v.mask_stride) for v in outputs]
+        return self.targets(grids, outputs[0].logits.shape[1], objects, canvas)
 
-    def at_level(
+    def targets(
+        self,
+        grids: Sequence[tuple[GridLevel, int]],
+        num_classes: int,
+        objects: Sequence[Objects],
+        canvas: tuple[int, int],
+    ) -> list[GridTargets]:
+        """The same without outputs: targets for levels and the strides of their masks."""
+        found, image = joined(objects)
+        return [self._at_level(*grid, num_classes, found, image, len(objects), canvas) for grid in grids]
+
+    def _at_level(
         self,
         level: GridLevel,
         mask_stride: int,
         num_classes: int,
-        objects: Sequence[Objects],
+        found: Objects,
+        image: Tensor,
+        images: int,
         canvas: tuple[int, int],
     ) -> GridTargets:
         """Targets of one level; the number of classes stands for background."""
-        found, image = joined(objects)
-        claimant, cell = self.claims(level, found, canvas)
-        place = image[claimant] * level.grid**2 + cell  # on the grids of all images, one after another
-        owner = self.owners(claimant, place, len(objects) * level.grid**2)
+        claimant, place = self.claims(level, found, image, canvas)
+        owner = self.owners(claimant, place, images * level.grid**2)
         if self.shared_cells == "last":
             wins = owner[place] == claimant
             claimant, place = claimant[wins], place[wins]
@@ -74,16 +86,27 @@ class Assigner:
         labels = torch.cat([found.labels, found.labels.new_tensor([num_classes])])[owner]
         cells = Cells(place // level.grid**2, place % level.grid**2)
         masks = found[asked].masks_at(mask_stride)[which]
-        return GridTargets(labels.view(len(objects), level.grid, level.grid), cells, masks)
+        return GridTargets(labels.view(images, level.grid, level.grid), cells, masks)
 
-    def claims(self, level: GridLevel, objects: Objects, canvas: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """(P,) object numbers and (P,) row-major cells: which object of one image claims which cells of the level."""
+    def claims(
+        self, level: GridLevel, objects: Objects, image: Tensor, canvas: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Which object claims which cells of a level.
+
+        Args:
+            objects: of several images on the same canvas, one image after another.
+            image: (n,) long: the image of each.
+
+        Returns:
+            (P,) object numbers; (P,) their cells, row-major on the grids of all images one after another.
+        """
         widths, heights = (objects.boxes[:, 2:] - objects.boxes[:, :2]).float().unbind(-1)
         size = (widths * heights).sqrt()
         wanted = (size >= level.min_size) & (size <= level.max_size) & (objects.areas >= self.min_area)
         x, y = objects.centers.unbind(-1)
         rows, rows_valid = self._claimed(y, heights, canvas[0], level.grid)
         columns, columns_valid = self._claimed(x, widths, canvas[1], level.grid)
+        rows = image[:, None] * level.grid + rows
         cell = (rows[:, :, None] * level.grid + columns[:, None, :]).flatten(1)
         valid = ((rows_valid[:, :, None] & columns_valid[:, None, :]) & wanted[:, None, None]).flatten(1)
         number = torch.arange(len(objects), device=cell.device)[:, None].expand_as(cell)

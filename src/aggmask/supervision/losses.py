@@ -10,8 +10,9 @@ from torchvision.ops import sigmoid_focal_loss
 
 from aggmask.structures import Cells, MaskField
 
-PIXELS_AT_ONCE = 2**19  # of asked masks: 8 cells at stride 4 of 800 x 1344, whose maps stay in a processor's cache
-PIXELS_AT_ONCE_GPU = 2**21  # which waits for its next kernel otherwise
+_CELL = 200 * 336  # pixels of a mask at stride 4 of 800 x 1344
+# Of masks asked at once. The maps of so many stay near a processor's cache; a GPU wants more work from each launch.
+PIXELS_AT_ONCE = {"cpu": 8 * _CELL, "cuda": 32 * _CELL}
 PIXELS_KEPT = 2**17  # so few are painted once: what they keep is little, and painting again is a fifth of a small step
 _EPSILON = 0.001
 
@@ -28,11 +29,15 @@ def mask_losses(field: MaskField, cells: Cells, targets: Tensor) -> Tensor:
 
     if targets.numel() <= PIXELS_KEPT:
         return losses(cells, targets)
-    most = PIXELS_AT_ONCE if targets.device.type == "cpu" else PIXELS_AT_ONCE_GPU
-    few = max(1, most // targets[:1].numel())
+    few = max(1, pixels_at_once(targets.device) // targets[:1].numel())
     starts = range(0, len(cells), few)
     parts = [(cells[i : i + few], targets[i : i + few]) for i in starts]
     return torch.cat([checkpoint(losses, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])
+
+
+def pixels_at_once(device: torch.device) -> int:
+    """Pixels of masks that a device paints at once in training; one mask at least."""
+    return PIXELS_AT_ONCE["cpu" if device.type == "cpu" else "cuda"]
 
 
 def dice_losses(logits: Tensor, targets: Tensor) -> Tensor:
