@@ -55,6 +55,9 @@ def test_a_page_and_a_figure(run, tmp_path):
 def test_keys_do_something(run, tmp_path):
     page = tmp_path / "inspect.html"
     assert run("max_objects=1", "max_removed=0")[0] == 0
+    status, said = run("object=1")
+    assert status == 2
+    assert "object=1: is for the figure; say figure=FILE.png too" in said
     assert entries(page) == 1
     assert run("max_objects=0", "max_removed=2")[0] == 0
     assert entries(page) == 2

@@ -61,6 +61,8 @@ def _check(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key}={config[key]}: must be a whole number, 0 or more")
     if not isinstance(config["score_threshold"], int | float) or not 0 <= config["score_threshold"] <= 1:
         raise UserError(f"score_threshold={config['score_threshold']}: must be from 0 to 1")
+    if config["object"] is not None and config["figure"] is None:
+        raise UserError(f"object={config['object']}: is for the figure; say figure=FILE.png too")
     formats = Figure().canvas.get_supported_filetypes()
     if config["figure"] is not None and Path(config["figure"]).suffix.lower()[1:] not in formats:
         raise UserError(f"figure={config['figure']}: must end in .png, .pdf, .svg or another of {', '.join(formats)}")
