@@ -28,6 +28,8 @@ from omegaconf import OmegaConf
 from aggmask.assembly.config import conf_dir
 from aggmask.report import report
 from aggmask.reporting.runs import FINISHED, Run, read_runs
+from benchmarks import by_seed
+from benchmarks.by_seed import is_of
 from benchmarks.harness import machine
 
 DATA = ("shapes_hard", "composites")  # which have a test split
@@ -57,7 +59,7 @@ def same_time(jobs: Sequence[Sequence[str]], runs: Sequence[Run], baseline: Sequ
     """
     seconds = {}
     for job in jobs:
-        own = [run for run in runs if set(job) == _typed(run, jobs)]
+        own = [run for run in runs if is_of(run, job, jobs)]
         seconds[tuple(job)] = median(median(value for *_, value in run.logged["train/step_seconds"]) for run in own)
     steps = runs[0].config["trainer"]["max_steps"]
     timed = []
@@ -65,11 +67,6 @@ def same_time(jobs: Sequence[Sequence[str]], runs: Sequence[Run], baseline: Sequ
         half = max(1, round(steps * seconds[tuple(baseline)] / seconds[tuple(job)] / 2))
         timed.append([*job, f"trainer.max_steps={2 * half}", f"trainer.val_check_interval={half}"])
     return timed
-
-
-def _typed(run: Run, jobs: Sequence[Sequence[str]]) -> set[str]:
-    """What tells a run's job from others."""
-    return set(run.overrides) & {text for job in jobs for text in job}
 
 
 def quoted(jobs: Sequence[Sequence[str]]) -> str:
@@ -141,14 +138,15 @@ class Study:
         spawn = multiprocessing.get_context("spawn")
         with self._timed(f"{name}: evaluation on test"), ProcessPoolExecutor(self.settings.n_jobs, spawn) as pool:
             list(pool.map(evaluate_on_test, waiting))
-        output = Path(self.settings.output) / name
-        report(self.folder / name, self._baseline_of(runs), output, pictures=0, split="test")
+            output = Path(self.settings.output) / name
+            report(self.folder / name, self._baseline_of(runs), output, pictures=0, split="test")
+            by_seed.write(output / "by_seed.md", jobs_of(self.settings.sweep), runs, pool)
         (output.parent / "record.json").write_text(json.dumps(self.record, indent=1) + "\n")
 
     def _baseline_of(self, runs: Sequence[Run]) -> str:
         """A run of the baseline, by which the report finds its variant."""
         jobs = jobs_of(self.settings.sweep)
-        return next(run.name for run in runs if _typed(run, jobs) == set(self.baseline))
+        return next(run.name for run in runs if is_of(run, self.baseline, jobs))
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:

@@ -73,7 +73,7 @@ def test_rates_are_tried_for_the_baseline_alone(monkeypatch, capsys, tmp_path):
 
 def test_it_trains_evaluates_and_tells_both_tables(monkeypatch, tmp_path):
     """Only its own steps: what they start is replaced."""
-    calls, told = [], []
+    calls, told, seeds = [], [], []
     listed = study.jobs_of("study_main")
     runs = [run_of(job, seconds) for job, seconds in zip(listed, (1.0, 1.0, 2.0, 1.5), strict=True)]
     for run, name in zip(runs, "0123", strict=True):
@@ -86,6 +86,7 @@ def test_it_trains_evaluates_and_tells_both_tables(monkeypatch, tmp_path):
     monkeypatch.setattr(study.subprocess, "run", lambda words, check: calls.append(words[3:]))
     monkeypatch.setattr(study, "read_runs", lambda place: runs)
     monkeypatch.setattr(study, "report", lambda *a, **k: (told.append((a, k)), a[2].mkdir(parents=True)))
+    monkeypatch.setattr(study.by_seed, "write", lambda file, jobs, of, pool: seeds.append((file.parent.name, jobs, of)))
     said = ["--sweep", "study_main", "--steps", "100", "--seeds", "0,1", "--data", "composites", "data.flip=0"]
     study.Study(study.settings_of([*said, "--folder", f"{tmp_path}/work", "--output", f"{tmp_path}/out"])).run()
     rate, steps, timed = calls
@@ -99,6 +100,7 @@ def test_it_trains_evaluates_and_tells_both_tables(monkeypatch, tmp_path):
     for (folder, baseline, output), options in told:
         assert (folder.name, baseline, output.name) in [("steps", "0", "steps"), ("time", "0", "time")]
         assert options == {"pictures": 0, "split": "test"}
+    assert seeds == [("steps", listed, runs), ("time", listed, runs)]
     record = json.loads((tmp_path / "out" / "record.json").read_text())
     assert len(record["commands"]) == 3
     assert record["commands"][0].startswith("python -m aggmask.train --multirun")
