@@ -21,7 +21,7 @@ PARTS: dict[str, tuple[Callable[[Settings, Callable[[str], None]], Iterator[Figu
     "inference": (inference.figures, 10),
     "data": (data.figures, 6),
     "evaluation": (evaluation.figures, 4),
-    "growth": (growth.figures, 35),
+    "growth": (growth.figures, 20),
     "convolutions": (convolutions.figures, 8),
     "gpu": (gpu.figures, 0),
 }

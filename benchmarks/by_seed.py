@@ -13,6 +13,7 @@ from aggmask.metrics import ground_truth
 from aggmask.metrics.evaluators import evaluate
 from aggmask.metrics.ground_truth import GroundTruth
 from aggmask.reporting.runs import Run
+from benchmarks.variants import is_of
 
 _HEAD = (
     "variant",
@@ -69,8 +70,3 @@ def late(run: Run, name: str) -> float:
     """Mean of what was logged in the last eighth of a training."""
     values = [value for *_, value in run.logged[name]]
     return mean(values[-max(1, len(values) // 8) :])
-
-
-def is_of(run: Run, job: Sequence[str], jobs: Sequence[Sequence[str]]) -> bool:
-    """Whether a run is of this job, by what tells it from the others."""
-    return set(run.overrides) & {text for other in jobs for text in other} == set(job)

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.figure import SubFigure
 
+from aggmask.files import read_json, write_json, write_whole
 from benchmarks import inference, training
 from benchmarks.harness import Figure
 
@@ -77,10 +78,8 @@ def write(folder: Path, figures: Sequence[Figure], machine: Mapping[str, Any], s
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{**asdict(f), "ratio": f.ratio, "ratio_spread": [min(f.ratios), max(f.ratios)]} for f in figures]
     content = {"machine": dict(machine), "settings": dict(settings), "figures": rows}
-    for name, text in (("json", json.dumps(content, indent=1)), ("txt", table(figures, machine) + "\n")):
-        draft = folder / f".benchmarks.{name}"  # a stop leaves the last whole one
-        draft.write_text(text)
-        draft.replace(folder / f"benchmarks.{name}")
+    write_json(folder / "benchmarks.json", content)  # a stop leaves the last whole one
+    write_whole(folder / "benchmarks.txt", lambda file: file.write(f"{table(figures, machine)}\n".encode()))
 
 
 def draw(folder: Path, figures: Sequence[Figure], machine: Mapping[str, Any]) -> None:
@@ -95,10 +94,9 @@ def kept(folder: Path, machine: Mapping[str, Any], settings: Mapping[str, Any]) 
     Raises:
         ValueError: they were not.
     """
-    file = folder / "benchmarks.json"
-    if not file.is_file():
+    content = read_json(folder / "benchmarks.json")
+    if content is None:
         return []
-    content = json.loads(file.read_text())
     passing = {"time", "load_at_start", "commit"}
     asked = {**{k: v for k, v in machine.items() if k not in passing}, **json.loads(json.dumps(settings))}
     there = {**content["machine"], **content["settings"]}

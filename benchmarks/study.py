@@ -9,7 +9,6 @@ first table. The checkpoint of a run is chosen on val, what is reported is on te
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import multiprocessing
 import shlex
@@ -23,26 +22,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from aggmask.assembly.config import conf_dir
+from aggmask.files import read_json, write_json
 from aggmask.report import report
 from aggmask.reporting.runs import FINISHED, Run, read_runs
 from benchmarks import by_seed
-from benchmarks.by_seed import is_of
 from benchmarks.harness import machine
+from benchmarks.variants import BASELINES, experiment_of, is_of, jobs_of, quoted
 
 DATA = ("shapes_hard", "composites")  # which have a test split
 _SAID = {"trainer.max_steps": "--steps", "trainer.val_check_interval": "--steps", "optim.lr": "--lr"}
 _SAID |= {"seed": "--seeds", "data": "--data", "experiment": "--sweep", "sweep.n_jobs": "--n-jobs"}
-_ALONE = {"study": "model/aggregation=none model.aggregation.init=zero", "study_solov2": "model/aggregation=none"}
-BASELINES = {f"{name}{form}": job for name, job in _ALONE.items() for form in ("", "_main")}  # sweep -> its baseline
-
-
-def jobs_of(sweep: str) -> list[list[str]]:
-    """The variants of a sweep of conf/sweep: their overrides."""
-    content = OmegaConf.load(Path(conf_dir(), "sweep", f"{sweep}.yaml"))
-    return [list(job) for job in content.hydra.sweeper.jobs]
 
 
 def aps_by_rate(runs: Sequence[Run]) -> dict[float, float]:
@@ -69,16 +59,6 @@ def same_time(jobs: Sequence[Sequence[str]], runs: Sequence[Run], baseline: Sequ
     return timed
 
 
-def quoted(jobs: Sequence[Sequence[str]]) -> str:
-    """A list of jobs as one override of `hydra/sweeper=list`."""
-    return "hydra.sweeper.jobs=[" + ",".join("[" + ",".join(f"'{text}'" for text in job) + "]" for job in jobs) + "]"
-
-
-def experiment_of(sweep: str) -> str:
-    """What the variants of a sweep are variants of."""
-    return sweep.removesuffix("_main")
-
-
 class Study:
     """One study in one folder.
 
@@ -97,8 +77,8 @@ class Study:
         asked = {key: value for key, value in vars(settings).items() if key not in ("folder", "output", "n_jobs")}
         self.record: dict[str, Any] = {"began": time.strftime("%Y-%m-%d %H:%M"), "settings": asked}
         self.record |= {"machine": machine(threads=1), "commands": [], "seconds": {}}
-        if self.notes.is_file():  # it was stopped, and goes on
-            self.record = json.loads(self.notes.read_text())
+        if earlier := read_json(self.notes):  # it was stopped, and goes on
+            self.record = earlier
             there = self.record["settings"]
             if differ := [
                 f"{key} {there.get(key)}, now {value}" for key, value in asked.items() if there.get(key) != value
@@ -106,7 +86,7 @@ class Study:
                 sys.exit(
                     f"{self.folder} holds a study of other settings ({'; '.join(differ)}): say --folder ANOTHER_ONE"
                 )
-        self.notes.write_text(json.dumps(self.record, indent=1))
+        write_json(self.notes, self.record)
 
     def run(self) -> None:
         """From nothing to two tables."""
@@ -141,7 +121,7 @@ class Study:
             output = Path(self.settings.output) / name
             report(self.folder / name, self._baseline_of(runs), output, pictures=0, split="test")
             by_seed.write(output / "by_seed.md", jobs_of(self.settings.sweep), runs, pool)
-        (output.parent / "record.json").write_text(json.dumps(self.record, indent=1) + "\n")
+        write_json(output.parent / "record.json", self.record)
 
     def _baseline_of(self, runs: Sequence[Run]) -> str:
         """A run of the baseline, by which the report finds its variant."""
@@ -157,7 +137,7 @@ class Study:
         finally:
             seconds = self.record["seconds"]
             seconds[what] = seconds.get(what, 0) + round(time.monotonic() - began)
-            self.notes.write_text(json.dumps(self.record, indent=1))
+            write_json(self.notes, self.record)
 
     def _command(self, module: str, *arguments: str) -> None:
         told = shlex.join(["python", "-m", module, *arguments])

@@ -1,0 +1,35 @@
+"""The variants of a study: the jobs of a sweep of conf/sweep, and which runs are whose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from aggmask.assembly.config import conf_dir
+from aggmask.reporting.runs import Run
+
+_ALONE = {"study": "model/aggregation=none model.aggregation.init=zero", "study_solov2": "model/aggregation=none"}
+BASELINES = {f"{name}{form}": job for name, job in _ALONE.items() for form in ("", "_main")}  # sweep -> its baseline
+
+
+def jobs_of(sweep: str) -> list[list[str]]:
+    """The variants of a sweep of conf/sweep: their overrides."""
+    content = OmegaConf.load(Path(conf_dir(), "sweep", f"{sweep}.yaml"))
+    return [list(job) for job in content.hydra.sweeper.jobs]
+
+
+def experiment_of(sweep: str) -> str:
+    """What the variants of a sweep are variants of."""
+    return sweep.removesuffix("_main")
+
+
+def quoted(jobs: Sequence[Sequence[str]]) -> str:
+    """A list of jobs as one override of `hydra/sweeper=list`."""
+    return "hydra.sweeper.jobs=[" + ",".join("[" + ",".join(f"'{text}'" for text in job) + "]" for job in jobs) + "]"
+
+
+def is_of(run: Run, job: Sequence[str], jobs: Sequence[Sequence[str]]) -> bool:
+    """Whether a run is of this job, by what tells it from the others."""
+    return set(run.overrides) & {text for other in jobs for text in other} == set(job)
