@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
@@ -18,6 +18,7 @@ from torch import Tensor
 from aggmask.assembly.build import build
 from aggmask.assembly.config import conf_dir, plain, register_resolvers
 from aggmask.model import winograd
+from aggmask.model.aggregation import banded
 from aggmask.model.head import Head
 from aggmask.model.segmenter import Segmenter
 from aggmask.structures import Cells, GridLevel, LevelOutput
@@ -49,9 +50,13 @@ def _configuration(experiment: str, overrides: tuple[str, ...]) -> dict[str, Any
         return plain(compose("summary", overrides=settings))["model"]
 
 
-def torch_convolutions(asked: bool = True) -> AbstractContextManager:
-    """No Winograd inside the context."""
-    return patch.object(winograd, "pays", lambda *_: False) if asked else nullcontext()
+def torch_convolutions(asked: bool = True) -> ExitStack:
+    """Neither Winograd nor bands of rows inside the `with` statement."""
+    never = {"pays": lambda *_: False}
+    stack = ExitStack()
+    for module in (winograd, banded) if asked else ():
+        stack.enter_context(patch.multiple(module, **never))
+    return stack
 
 
 def pyramid_for(head: Head, size: tuple[int, int], batch: int) -> list[Tensor]:

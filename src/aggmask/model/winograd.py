@@ -43,13 +43,20 @@ _LAST = torch.channels_last
 def pays(maps: Tensor, weight: Tensor) -> bool:
     """Whether `convolve` is the faster way. Whatever the batch, so that an image's result does not depend on it."""
     return (
+        is_plain(maps, weight)
+        and weight.shape[-2:] == (3, 3)
+        and min(weight.shape[:2]) >= _LEAST_CHANNELS
+        and maps.shape[-2] * maps.shape[-1] >= _LEAST_PIXELS
+    )
+
+
+def is_plain(maps: Tensor, weight: Tensor) -> bool:
+    """Whether this is single precision on a CPU, neither mixed nor compiled, for which the shortcuts here are made."""
+    return (
         maps.device.type == "cpu"
         and maps.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
-        and weight.shape[-2:] == (3, 3)
-        and min(weight.shape[:2]) >= _LEAST_CHANNELS
-        and maps.shape[-2] * maps.shape[-1] >= _LEAST_PIXELS
     )
 
 

@@ -3,7 +3,7 @@
 The published code resizes P2..P6 to P2's size, concatenates them (1280 channels) and runs a 1x1 convolution. A 1x1
 convolution over a concatenation of resized maps is the sum of the resized results, so here each level is convolved at
 its own size and only the result is resized: along x for itself, along y together, as one matrix product that adds to
-what P2 gave.
+what P2 gave. On a CPU large maps go through both layers in bands of rows.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aggmask.model.aggregation import banded
+from aggmask.model.aggregation.banded import resized
 from aggmask.model.convolution import convolve_activated
 
 PYRAMID_MAPS = 5
@@ -38,24 +40,23 @@ class ContextBranch(nn.Module):
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         """[P2..P6] -> (B, X, H/4, W/4)."""
-        fused = self._fused(pyramid)
-        if isinstance(self.norm, nn.GroupNorm):
-            fused = convolve_activated(fused, self.norm, self.reduce[1])
-        return F.relu(fused)
+        p2, *coarser = pyramid
+        own, *others = self.fuse.weight.chunk(len(pyramid), dim=1)
+        width = p2.shape[3]
+        wide = [resized(F.conv2d(m, w), m.shape[2], width) for m, w in zip(coarser, others, strict=True)]
+        if not isinstance(self.norm, nn.GroupNorm):
+            return F.relu(self._fused(p2, own, wide))
+        if banded.pays(p2, own):
+            return F.relu(banded.convolve_twice(p2, wide, self.fuse, self.norm, self.reduce[1]))
+        return F.relu(convolve_activated(self._fused(p2, own, wide), self.norm, self.reduce[1]))
 
-    def _fused(self, pyramid: Sequence[Tensor]) -> Tensor:
-        parts = self.fuse.weight.chunk(len(pyramid), dim=1)
-        fused = F.conv2d(pyramid[0], parts[0], self.fuse.bias).contiguous()
-        heights, width = [m.shape[2] for m in pyramid], fused.shape[3]
-        wide = [_resized(F.conv2d(m, w), m.shape[2], width) for m, w in zip(pyramid[1:], parts[1:], strict=True)]
+    def _fused(self, p2: Tensor, weight: Tensor, wide: Sequence[Tensor]) -> Tensor:
+        fused = F.conv2d(p2, weight, self.fuse.bias).contiguous()
+        height = fused.shape[2]
         rows = torch.cat(
-            [_resized(torch.eye(h, device=fused.device)[None, None], heights[0], h) for h in heights[1:]], 3
+            [resized(torch.eye(m.shape[2], device=p2.device)[None, None], height, m.shape[2]) for m in wide], 3
         )
         # All at P2's width, one below the other. Mixed precision on a GPU resizes to float32.
         channels = torch.cat(wide, dim=2).flatten(0, 1).to(fused.dtype)
         rows = rows[0].to(fused.dtype).expand(len(channels), -1, -1)
         return fused.flatten(0, 1).baddbmm_(rows, channels).view_as(fused)
-
-
-def _resized(maps: Tensor, height: int, width: int) -> Tensor:
-    return F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=True)
