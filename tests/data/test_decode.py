@@ -9,7 +9,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from aggmask.data import decode as decode_module
-from aggmask.data.decode import decode_image, pixels_of
+from aggmask.data.decode import decode_image, largest_value, pixels_of
 from aggmask.errors import UserError
 
 rng = np.random.default_rng(0)
@@ -120,16 +120,59 @@ def test_sixteen_bits():
     check(encoded(values.astype(np.int32), "TIFF"), eight)
 
 
-def test_eight_bit_values_in_deeper_pixels_are_kept():
-    check(encoded(GREY.astype(np.int32), "TIFF"), grey(GREY))
-    check(encoded(GREY.astype(np.uint16), "PNG"), grey(GREY))
+def sixteen_bit_colors(values):
+    """A PNG of (H, W, 3) uint16, which Pillow cannot write."""
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in (*chunks, (b"IEND", b""))
+    )
 
 
-def test_others_are_stretched():
-    check(encoded(np.array([[-100, 0], [100, 0]], np.int32), "TIFF"), grey([[0, 128], [255, 128]]))
-    check(encoded(np.array([[0.5, 1.5], [1.0, 0.5]], np.float32), "TIFF"), grey([[0, 255], [128, 0]]))
-    check(encoded(np.array([[0, np.nan], [np.inf, 4]], np.float32), "TIFF"), grey([[0, 0], [0, 255]]))
-    check(encoded(np.full((2, 2), 7.5, np.float32), "TIFF"), grey(np.zeros((2, 2))))
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_the_scale_of_deep_pictures_does_not_depend_on_their_values(dtype):
+    values = GREY.astype(dtype)
+    dark = encoded(values, "TIFF")
+    check(dark, grey(GREY > 128))
+    values[0, 0] = 256
+    assert (decode_image(encoded(values, "TIFF"), "x") == decode_image(dark, "x"))[1:].all()
+    floats = np.array([[0.5, 0.25], [np.nan, np.inf]], np.float32)
+    check(encoded(floats, "TIFF"), grey([[128, 64], [0, 0]]))
+    check(encoded(floats / 2, "TIFF"), grey([[64, 32], [0, 0]]))
+
+
+@pytest.mark.parametrize("values", [np.array([[-1, 5]], np.int32), np.array([[0, 70000]], np.int32), np.float32([[2]])])
+def test_deep_pictures_on_no_known_scale_are_refused(values):
+    with pytest.raises(UserError, match=r"image x.*must lie in 0\.\.(65535|1): save it"):
+        decode_image(encoded(values, "TIFF"), "x")
+    with pytest.raises(UserError, match="must lie in"):
+        pixels_of(Image.fromarray(values))
+
+
+@pytest.mark.parametrize("values", [np.array([[0, -1]]), np.array([[0, 256]]), np.float64([[1.5]])])
+def test_arrays_on_no_known_scale_are_refused(values):
+    with pytest.raises(UserError, match=r"must lie in 0\.\.(255|1), and this one"):
+        pixels_of(values)
+
+
+def test_arrays_have_the_scale_of_their_type():
+    np.testing.assert_array_equal(pixels_of(GREY.astype(np.int64), 1), GREY[..., None])
+    np.testing.assert_array_equal(pixels_of(GREY.astype(np.uint16) * 257, 1), GREY[..., None])
+    np.testing.assert_array_equal(pixels_of(GREY.astype(np.uint16), 1), GREY[..., None] > 128)
+
+
+def test_pictures_of_twelve_bits_are_told_once(caplog, monkeypatch):
+    monkeypatch.setattr(decode_module, "_told", set())
+    twelve = np.full((3, 4), 4095, np.uint16)
+    for data in (encoded(twelve, "PNG"), sixteen_bit_colors(np.dstack([twelve] * 3))):
+        assert largest_value(data) == pytest.approx(1 / 16, abs=0.01)
+        decode_image(data, "twelve.png")
+    assert caplog.text.count("twelve.png") == 1
+    assert "4095 of 65535" in caplog.text
+    for data in (encoded(NOISE, "JPEG"), encoded(NOISE, "PNG"), encoded(GREY, "TIFF")):
+        assert largest_value(data) is None
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])

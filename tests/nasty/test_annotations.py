@@ -86,5 +86,14 @@ def test_nothing_was_run():
 
 def test_every_fault_of_an_annotation_file_has_a_case():
     seen = set().union(*(case.kinds for case in CASES.values()))
-    of_files = {"missing", "outside-folder", "unreadable", "wrong-size", "stored-frame", "turned", "no-images"}
+    of_files = {
+        "missing",
+        "outside-folder",
+        "unreadable",
+        "wrong-size",
+        "stored-frame",
+        "turned",
+        "too-dark",
+        "no-images",
+    }
     assert seen | of_files | {"too-large"} == set(KINDS)

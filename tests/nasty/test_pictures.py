@@ -14,7 +14,7 @@ from aggmask.diagnosis.pictures import examine_pictures
 from aggmask.diagnosis.repair import repaired
 from aggmask.diagnosis.structure import examine
 from aggmask.errors import UserError
-from tests.nasty.pictures import pictures, write
+from tests.nasty.pictures import pictures, sixteen_bits, write
 
 NAMES = list(pictures())
 
@@ -89,3 +89,22 @@ def test_missing_files_and_names_that_lead_out(root, tmp_path):
     assert kinds[f"image 1 ({'gone.jpg'!r})"] == "missing"
     for id, name in enumerate([*names[1:], "link.jpg"], start=2):
         assert kinds[f"image {id} ({name!r})"] == "outside-folder"
+
+
+def test_pictures_of_twelve_bits_are_found_among_all(tmp_path):
+    (tmp_path / "images").mkdir()
+    records = [{"id": k, "file_name": f"{k}.png", "height": 20, "width": 30} for k in (1, 2)]
+    content = {"images": records, "categories": []}
+
+    def found(*highest):
+        for k, high in enumerate(highest, start=1):
+            (tmp_path / "images" / f"{k}.png").write_bytes(sixteen_bits(high))
+        examination = examine(json.dumps(content).encode(), "file.json")
+        examine_pictures(examination, open_storage(tmp_path / "images"))
+        return examination.findings.of("too-dark")
+
+    (finding,) = found(2000, 4095)
+    assert finding.where == "'2.png'"
+    assert "4095 of 65535" in finding.text
+    assert "by 16" in finding.text
+    assert found(2000, 60000) == []  # one of them is dark, the data set is not

@@ -3,11 +3,14 @@
 Ordinary JPEG goes through simplejpeg (libjpeg-turbo: Pillow's pixels in 0.6 of the time), everything else through
 Pillow. Transparency is dropped, not composited: as with OpenCV, what training sees is the stored color, and no
 background is invented. Difference from Pillow: ordinary JPEGs damaged in the middle are refused, not filled with grey.
+Pictures deeper than 8 bits have one scale by their type, whatever their values: 0..65535, floats 0..1.
 """
 
 from __future__ import annotations
 
 import io
+import logging
+import re
 
 import numpy as np
 import simplejpeg
@@ -17,6 +20,10 @@ from aggmask.cocofile.records import MAX_PIXELS
 from aggmask.errors import UserError
 
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's name of it
+DEEP = 65535  # what is white in pictures of more than 8 bits; floats are white at 1
+_DARK = 1 / 8  # of it: a picture without larger values was made for another range
+_logger = logging.getLogger(__name__)
+_told: set[str] = set()  # warnings of this process
 
 
 def decode_image(data: bytes, name: str, expected_size: tuple[int, int] | None = None, channels: int = 3) -> np.ndarray:
@@ -40,7 +47,7 @@ def decode_image(data: bytes, name: str, expected_size: tuple[int, int] | None =
         orientation = orientation_of(data)
         stored = _decode_jpeg(data)
         if stored is None:
-            stored = _decode_other(data, orientation, channels)
+            stored = _decode_other(data, orientation, channels, name)
         elif channels != 3:
             stored = _pixels(Image.fromarray(stored), channels)
     except Exception as error:  # on damaged files decoders raise nearly anything
@@ -120,9 +127,12 @@ def _check_size(height: int, width: int) -> None:
         raise ValueError(f"{height} x {width} are more than {MAX_PIXELS} pixels")
 
 
-def _decode_other(data: bytes, orientation: int, channels: int) -> np.ndarray:
+def _decode_other(data: bytes, orientation: int, channels: int, name: str) -> np.ndarray:
     """Stored pixels (first frame) through Pillow."""
     with _open(data) as image:
+        if (largest := _largest(image)) is not None and largest < _DARK and not _told:
+            _logger.warning("%s", too_dark(name, largest))
+            _told.add(name)
         image.load()
         pixels = _pixels(image, channels)
         if image.format == "TIFF":  # the one format that Pillow rotates by itself
@@ -141,26 +151,60 @@ def _pixels(image: Image.Image, channels: int) -> np.ndarray:
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """uint8 of a one-channel image with deeper values: 8-bit values kept, 16-bit ones / 257, any others stretched."""
-    if values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 65535:
-        return (values if values.max() <= 255 else (values.astype(np.int32) + 128) // 257).astype(np.uint8)
-    finite = np.isfinite(values)
-    values = values.astype(np.float64)
-    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
-    scaled = (np.where(finite, values, low) - low) / ((high - low) or 1.0) * 255
-    return np.rint(scaled).astype(np.uint8)
+    """uint8 of a one-channel picture with deeper values: integers / 257, floats * 255 (0 where they are no number)."""
+    if values.dtype.kind == "f":
+        values, white = np.where(np.isfinite(values), values, 0), 1
+    else:
+        white = DEEP
+    if values.min() < 0 or values.max() > white:
+        raise UserError(
+            f"its values lie in {values.min():g}..{values.max():g}, but those of a picture of {values.dtype} must lie "
+            f"in 0..{white}: save it with 8 or 16 bits, all pictures on the same scale"
+        )
+    if white == 1:
+        return np.rint(values * 255).astype(np.uint8)
+    return ((values.astype(np.int32) + 128) // 257).astype(np.uint8)
+
+
+def largest_value(data: bytes) -> float | None:
+    """Largest value of an image file with more than 8 bits, as a share of white; None for any other file."""
+    if data.startswith(b"\xff\xd8"):  # JPEG has 8
+        return None
+    with _open(data) as image:
+        return _largest(image)
+
+
+def too_dark(name: str, largest: float) -> str:
+    """What is wrong with pictures of more than 8 bits that use `largest` (a share) of their range."""
+    return (
+        f"The largest value of {name} is {largest * DEEP:.0f} of {DEEP}: it was made for another range and is seen "
+        f"nearly black. Write such pictures anew with all their values multiplied by the same number (4095 is white: "
+        f"by 16), or with 8 bits."
+    )
+
+
+def _largest(image: Image.Image) -> float | None:
+    """See `largest_value`."""
+    if image.mode == "F":
+        values = np.asarray(image)
+        return float(np.where(np.isfinite(values), values, 0).max())
+    if image.mode.startswith("I"):
+        return float(np.asarray(image).max()) / DEEP
+    if any(re.search(r";16[BLN]", str(tile.args)) for tile in image.tile):  # colors: Pillow gives their upper 8 bits
+        return float(np.asarray(image).max()) / 255
+    return None
 
 
 def pixels_of(image: Image.Image | np.ndarray, channels: int = 3) -> np.ndarray:
     """(H, W, channels) uint8 of a picture in memory; a Pillow image is turned upright by its EXIF tag.
 
     Args:
-        image: any Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): integers as stored, or floats
-            in 0..1.
+        image: any Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): uint16 in 0..65535, other
+            integers in 0..255, floats in 0..1.
         channels: see `decode_image`.
 
     Raises:
-        UserError: an array of another shape, or floats outside 0..1.
+        UserError: an array of another shape, or values outside of their range.
     """
     if isinstance(image, Image.Image):
         return np.ascontiguousarray(_pixels(ImageOps.exif_transpose(image), channels))
@@ -168,12 +212,12 @@ def pixels_of(image: Image.Image | np.ndarray, channels: int = 3) -> np.ndarray:
     values = values[..., None] if values.ndim == 2 else values
     if values.ndim != 3 or values.shape[-1] not in (1, 3, 4) or 0 in values.shape:
         raise UserError(f"an array of shape {values.shape} is not an image: use (H, W), (H, W, 3) or (H, W, 4)")
-    if values.dtype.kind == "f":
-        if not (values.min() >= 0 and values.max() <= 1):
-            raise UserError(f"an image of floats must lie in 0..1, and this one in {values.min()}..{values.max()}")
-        values = np.rint(values * 255).astype(np.uint8)
-    elif values.dtype != np.uint8:
-        values = _eight_bits(values)
+    white = 1 if values.dtype.kind == "f" else DEEP if values.dtype == np.uint16 else 255
+    if not (values.min() >= 0 and values.max() <= white):
+        raise UserError(
+            f"an image of {values.dtype} must lie in 0..{white}, and this one in {values.min()}..{values.max()}"
+        )
+    values = values.astype(np.uint8) if white == 255 else _eight_bits(values)
     if values.shape[-1] == channels:
         return np.ascontiguousarray(values)
     return _pixels(Image.fromarray(values.squeeze(-1) if values.shape[-1] == 1 else values), channels)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from aggmask.cocofile.records import Image
-from aggmask.data.decode import decode_image, orientation_of
+from aggmask.data.decode import decode_image, largest_value, orientation_of, too_dark
 from aggmask.data.storage import Storage
 from aggmask.diagnosis.structure import Examination, Progress
 from aggmask.errors import UserError
+from aggmask.geometry.frame import Size
 
 _AT_ONCE = 64  # images asked for together, for the sake of remote storage
+_DARK = 1 / 2  # of white: where no picture of a data set has a larger value, a bit is never used
 
 
 def examine_pictures(examination: Examination, storage: Storage, workers: int = 1, progress: Progress = iter) -> None:
@@ -22,14 +25,20 @@ def examine_pictures(examination: Examination, storage: Storage, workers: int = 
         progress: put around the loop over images.
     """
     images = examination.images()
+    deep: dict[str, float] = {}
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        for (position, image), found in zip(progress(images), _in_order(pool, storage, images), strict=True):
-            if found is None:
+        for (position, image), seen in zip(progress(images), _in_order(pool, storage, images), strict=True):
+            if seen.largest is not None:
+                deep[image.file_name] = seen.largest
+            if seen.kind is None:
                 continue
-            kind, text = found
-            examination.findings.add(kind, f"image {image.id} ({image.file_name!r})", text)
-            if kind not in ("stored-frame", "turned"):
+            examination.findings.add(seen.kind, f"image {image.id} ({image.file_name!r})", seen.text)
+            if seen.kind not in ("stored-frame", "turned"):
                 examination.repairs.drop("images", position)
+    brightest = max(deep, key=deep.__getitem__, default=None)
+    if brightest is not None and deep[brightest] < _DARK:  # of all: one picture alone may well be dark
+        text = too_dark(f"all {len(deep)} pictures deeper than 8 bits", deep[brightest])
+        examination.findings.add("too-dark", repr(brightest), text)
 
 
 def _in_order(pool: ThreadPoolExecutor, storage: Storage, images: list[tuple[int, Image]]) -> Iterable:
@@ -38,24 +47,38 @@ def _in_order(pool: ThreadPoolExecutor, storage: Storage, images: list[tuple[int
         yield from pool.map(look, images[start : start + _AT_ONCE])
 
 
-def look_at(image: Image, storage: Storage) -> tuple[str, str] | None:
-    """(kind, text) of what is wrong with an image's file, if anything is."""
+@dataclass(frozen=True)
+class Seen:
+    """What an image's file is like."""
+
+    kind: str | None = None  # of what is wrong, if anything is
+    text: str = ""
+    largest: float | None = None  # value, as a share of white, of a picture deeper than 8 bits
+
+
+def look_at(image: Image, storage: Storage) -> Seen:
+    """Read an image's file and hold it against its record."""
     try:
         if image.file_name not in storage:
-            return "missing", f"not in {storage.place}"
+            return Seen("missing", f"not in {storage.place}")
     except UserError as error:
-        return "outside-folder", str(error)
+        return Seen("outside-folder", str(error))
     try:
         data = storage.read(image.file_name)
-        seen = decode_image(data, image.file_name).shape[:2]
+        size = decode_image(data, image.file_name).shape[:2]
     except UserError as error:
-        return "unreadable", str(error)
-    expected, orientation = (image.height, image.width), orientation_of(data)
+        return Seen("unreadable", str(error))
+    return Seen(*_held_against(image, size, orientation_of(data)), largest_value(data))
+
+
+def _held_against(image: Image, seen: Size, orientation: int) -> tuple[str | None, str]:
+    """(kind, text) of what is wrong with the size, (height, width) as a viewer shows it."""
+    expected = image.height, image.width
     stored = seen[::-1] if orientation >= 5 else seen
     if seen == expected:
         if orientation != 1 and (orientation < 5 or seen == stored):
             return "turned", f"EXIF orientation {orientation}"
-        return None
+        return None, ""
     shown = f"{seen[0]} x {seen[1]}, annotations for {expected[0]} x {expected[1]} (height x width)"
     if stored == expected:
         return "stored-frame", f"EXIF orientation {orientation}; as viewers show it, it is {shown}"
