@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import hydra
 
 from aggmask.assembly.command import run_command
-from aggmask.assembly.config import check, conf_dir, experiments, global_rank, plain, register_resolvers
+from aggmask.assembly.config import check, conf_dir, experiments, plain, register_resolvers
+from aggmask.data.processors import global_rank
 from aggmask.errors import UserError
 from aggmask.files import write_whole
 from aggmask.launcher.alone import alone_in

@@ -70,7 +70,7 @@ def test_images(file):
     assert (index.image_ids.dtype, index.sizes.dtype) == (np.int64, np.int32)
     assert [index.file_name(i) for i in range(3)] == ["two.jpg", "empty.jpg", "straße/ü b.jpg"]
     assert index.categories == [Category(1, "cat"), Category(9, "dog")]
-    assert index.dropped == 1
+    assert index.told == {"without a usable mask were left out": 1}
 
 
 def test_annotations(file):
@@ -229,6 +229,13 @@ def test_faulty_file_leaves_no_cache(tmp_path):
     assert not (tmp_path / ".aggmask").exists()
 
 
-def test_dropped_annotations_are_told(file, caplog):
+@pytest.mark.parametrize("aged", [False, True])
+def test_dropped_annotations_are_told_each_time_by_the_main_rank(file, caplog, monkeypatch, aged):
+    if aged:
+        age(file)  # found again by its stamp, else by its content
+    for start in (1, 2, 3):
+        AnnotationIndex.open(file)
+        assert caplog.text.count("1 annotations without a usable mask were left out") == start
+    monkeypatch.setenv("LOCAL_RANK", "1")
     AnnotationIndex.open(file)
-    assert "1 annotations without a usable mask" in caplog.text
+    assert len(caplog.records) == 3

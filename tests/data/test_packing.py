@@ -58,7 +58,7 @@ def test_one_polygon(segmentation, indent):
     np.testing.assert_array_equal(arrays["points"], np.reshape(SQUARE, (4, 2)))
     np.testing.assert_array_equal(arrays["point_ends"], [0, 4])
     np.testing.assert_array_equal(arrays["polygon_ends"], [0, 1])
-    assert facts["dropped"] == 0
+    assert facts["told"] == {}
 
 
 @pytest.mark.parametrize("rle", [compressed(), uncompressed()])
@@ -76,7 +76,7 @@ def test_rle(rle):
 )
 def test_without_a_mask_is_dropped_and_counted(segmentation):
     arrays, facts = packed({"segmentation": segmentation}, {"segmentation": [SQUARE]}, {})
-    assert facts["dropped"] == 2
+    assert facts["told"] == {"without a usable mask were left out": 2}
     assert arrays["ids"].tolist() == [11]
     assert arrays["annotation_ends"].tolist() == [0, 1]
 
@@ -91,6 +91,13 @@ def test_missing_values_come_from_the_mask(segmentation, area, box, given):
     assert arrays["areas"].tolist() == [area]
     assert arrays["boxes"].tolist() == [box]
     assert arrays["crowd"].tolist() == [False]
+
+
+@pytest.mark.parametrize("box", [[], [0, 0, 0, 0], [1, 1, 0, 3], [1, 1, 4, -3], [None] * 4])
+def test_a_box_without_extent_is_that_of_the_mask_and_counted(box):
+    arrays, facts = packed({"segmentation": [SQUARE], "bbox": box}, {"segmentation": compressed()})
+    assert arrays["boxes"].tolist() == [[1, 1, 4, 3], [2, 1, 5, 3]]
+    assert facts["told"] == {"with a box of no width or height got that of their mask": 1}
 
 
 def test_given_values_are_kept():

@@ -4,11 +4,12 @@ import pytest
 from aggmask.data.storage import open_storage
 from aggmask.data.transforms import Resize
 from aggmask.diagnosis.cells import examine_cells
+from aggmask.diagnosis.coverage import OUT_OF_RANGE
 from aggmask.diagnosis.structure import examine, examine_file
 from aggmask.structures import GridLevel
 from aggmask.supervision.assign import Assigner
 from tests.data.make_coco import make_coco
-from tests.nasty.annotations import file
+from tests.nasty.annotations import file, other
 
 LEVELS = [GridLevel(8, 4, 4, 1, 20), GridLevel(8, 2, 2, 10, 30)]
 
@@ -45,7 +46,25 @@ def test_pictures_are_of_the_images_that_lose_most(found):
         assert picture.jpeg.startswith(b"\xff\xd8")
 
 
+def test_objects_are_those_of_training_where_it_goes_on_and_of_a_clean_copy_where_it_stops(tmp_path):
+    small = other(bbox=[15, 5, 0.5, 0.5])  # not around its mask: training believes it
+
+    def fates(*annotations):
+        (tmp_path / "file.json").write_bytes(file(*annotations))
+        examination = examine_file(str(tmp_path / "file.json"))
+        found = examine_cells(examination, None, LEVELS, Assigner(), Resize((20,), 160), 100)
+        return found.mended, dict(zip(found.population.ids.tolist(), found.coverage.fates.tolist(), strict=True))
+
+    mended, found = fates(small)
+    assert not mended
+    assert found[11] == OUT_OF_RANGE
+    mended, found = fates(small, other(id=12, image_id=9))
+    assert mended
+    assert found[11] != OUT_OF_RANGE
+    assert fates(other(bbox=[0, 0, 0, 0]))[1][11] != OUT_OF_RANGE
+
+
 def test_a_file_without_objects_has_no_cells():
     examination = examine(file(annotations=[]), "file.json")
-    examination.repairs.change("images", 0, width=30)  # so that a copy is read, not the file
+    examination.findings.add("missing", "an image")  # so that a copy is read, not the file
     assert examine_cells(examination, None, LEVELS, Assigner(), Resize((64,), 160), 100) is None

@@ -119,6 +119,9 @@ SHAPES = {
     "area of another scale": one([[15, 5, 25, 5, 25, 15]], "wrong-area", area=0.08),
     "box by corners": one([[15, 5, 25, 5, 25, 15]], "wrong-box", bbox=[15, 5, 25, 15]),
     "box of another scale": one([[15, 5, 25, 5, 25, 15]], "wrong-box", bbox=[0.5, 0.25, 0.3, 0.5]),
+    "box of zeros": one([[15, 5, 25, 5, 25, 15]], "no-box", bbox=[0, 0, 0, 0]),
+    "box of no width": one(rle(2, 15, 9, 16), "no-box", bbox=[15, 2, 0, 7]),
+    "empty box": one([[15, 5, 25, 5, 25, 15]], "no-box", bbox=[]),
     "box of NaN": one([[15, 5, 25, 5, 25, 15]], "not-a-number", "annotation 11 ", bbox=["nan", 5, 10, 10]),
     "area of infinity": one([[15, 5, 25, 5, 25, 15]], "not-a-number", "annotation 11 ", area="inf"),
 }

@@ -23,7 +23,7 @@ from aggmask.metrics import rle
 from tests.nasty.annotations import SIZE
 from tests.nasty.strategies import annotation_files, bitmaps, damaged_files, outlines
 
-STOPPING = {kind for kind, about in KINDS.items() if about.done == KINDS["record"].done}
+STOPPING = {kind for kind, about in KINDS.items() if about.stops}
 PLAIN = Frame.resized(SIZE, SIZE)
 
 

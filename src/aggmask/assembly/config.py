@@ -19,6 +19,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from aggmask.data.processors import global_rank
 from aggmask.errors import UserError
 
 _HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
@@ -82,11 +83,6 @@ def _first_said(stamp: str) -> str:
 
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
     return store.compare_set("aggmask/run_stamp", "", stamp).decode()
-
-
-def global_rank() -> int:
-    """Rank of this process as its launcher says, before any process group exists."""
-    return int(next((os.environ[k] for k in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if k in os.environ), 0))
 
 
 def plain(node: Any) -> Any:

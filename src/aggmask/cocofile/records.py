@@ -35,12 +35,26 @@ class Image(msgspec.Struct, gc=False):
 
 
 class Box(msgspec.Struct, gc=False, array_like=True, forbid_unknown_fields=True):
-    """Top left corner and size, pixels."""
+    """Top left corner and size, pixels; or nothing at all, as some exporters write it."""
 
-    x: float
-    y: float
-    width: float
-    height: float
+    x: float | None = None
+    y: float | None = None
+    width: float | None = None
+    height: float | None = None
+
+    def __post_init__(self) -> None:
+        if None in (numbers := msgspec.structs.astuple(self)) and any(number is not None for number in numbers):
+            raise ValueError("Expected four numbers")
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """x, y, width, height; empty where there is nothing."""
+        return () if self.x is None else msgspec.structs.astuple(self)
+
+    @property
+    def has_extent(self) -> bool:
+        """Whether it is a box: zeros often stand for one that nobody has drawn."""
+        return self.x is not None and self.width > 0 and self.height > 0
 
 
 class Annotation(msgspec.Struct, gc=False):
@@ -167,7 +181,7 @@ def problems_of(file: File) -> Iterator[Problem]:
             text = f"image {image.id} is {image.height} x {image.width}: more than {MAX_PIXELS} pixels. Cut it up."
             yield Problem("image-too-large", "images", position, text)
     for position, a in enumerate(file.annotations):
-        numbers = (a.area or 0.0, *(msgspec.structs.astuple(a.bbox) if a.bbox else ()))
+        numbers = (a.area or 0.0, *(a.bbox.numbers if a.bbox else ()))
         if not all(map(math.isfinite, numbers)):
             text = f"annotation {a.id} has an area or a box that is not a number: {numbers}. Remove the value."
             yield Problem("not-a-number", "annotations", position, text)

@@ -24,11 +24,12 @@ import numpy as np
 
 from aggmask.data.names import COCO_LAYOUT
 from aggmask.data.packing import pack
+from aggmask.data.processors import global_rank
 from aggmask.data.storage import is_url
 from aggmask.errors import UserError
 from aggmask.structures import Category
 
-FORMAT = 1  # of the packed arrays: raise it when their names or meaning change
+FORMAT = 2  # of the packed arrays: raise it when their names or meaning change
 _logger = logging.getLogger(__name__)
 
 # What a remote file system may tell about the content of a file, besides its size.
@@ -77,7 +78,7 @@ class AnnotationIndex:
         with _readable(source):
             fingerprint = _fingerprint(source)
         if folder := _stamped_folder(roots, source, fingerprint):
-            return cls(folder)
+            return cls(folder)._tell(source)
         with _readable(source), fsspec.open(source, "rb") as file:
             data = file.read()
         key = hashlib.blake2b(data, digest_size=16).hexdigest()
@@ -87,10 +88,15 @@ class AnnotationIndex:
             arrays, facts = pack(data, source)
             del data
             folder = _store(arrays, facts, roots, name)
-            if facts["dropped"]:
-                _logger.warning("%s: %d annotations without a usable mask were left out", source, facts["dropped"])
         _write_stamp(folder, source, fingerprint)
-        return cls(folder)
+        return cls(folder)._tell(source)
+
+    def _tell(self, source: str) -> AnnotationIndex:
+        """Say what is done otherwise than the file says: each time, not only when the arrays are made."""
+        if self.told and global_rank() == 0:
+            told = "; ".join(f"{count} annotations {what}" for what, count in self.told.items())
+            _logger.warning("%s: %s. python -m aggmask.doctor names them", source, told)
+        return self
 
     def __reduce__(self) -> tuple:
         return AnnotationIndex, (self._folder,)
@@ -109,9 +115,9 @@ class AnnotationIndex:
         return [Category(id, name) for id, name in self._facts["categories"]]
 
     @property
-    def dropped(self) -> int:
-        """How many annotations of the file had no usable mask and are not here."""
-        return self._facts["dropped"]
+    def told(self) -> dict[str, int]:
+        """What is done otherwise than the file says, in words, and with how many annotations."""
+        return self._facts["told"]
 
     @property
     def image_ids(self) -> np.ndarray:

@@ -8,6 +8,7 @@ mask are dropped and counted; a missing `area` is the polygons' own, not that of
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 
 import msgspec
 import numpy as np
@@ -22,7 +23,8 @@ def pack(data: bytes, source: str) -> tuple[dict[str, np.ndarray], dict]:
     """Arrays and facts of a COCO file's bytes. Runs of unequal length lie end to end, beside an array of their ends.
 
     Accepted: any category ids; `segmentation` as list of polygons, one flat polygon, compressed or uncompressed RLE;
-    numbers as strings; missing or null `iscrowd` (0), `area`, `bbox` (from the segmentation), `annotations` (none).
+    numbers as strings; missing or null `iscrowd` (0), `area`, `bbox` (from the segmentation, also where it has no
+    width or height), `annotations` (none). The fact "told" counts what is done otherwise than the file says.
     """
     file = parse(data, source)
     if problem := next(problems_of(file), None):
@@ -33,14 +35,18 @@ def pack(data: bytes, source: str) -> tuple[dict[str, np.ndarray], dict]:
     label_of = {category.id: label for label, category in enumerate(categories)}
     places = np.fromiter((place_of[a.image_id] for a in file.annotations), np.int64, len(file.annotations))
 
-    masks = _Masks()
+    masks, told = _Masks(), Counter()
     kept, boxes, areas = array("q"), array("d"), array("d")
     for k in np.argsort(places, kind="stable").tolist():
         a, image = file.annotations[k], images[places[k]]
         try:
             if not masks.add(a.segmentation, image.height, image.width):
+                told["without a usable mask were left out"] += 1
                 continue
-            boxes.extend(masks.last_box() if a.bbox is None else msgspec.structs.astuple(a.bbox))
+            given = a.bbox is not None and a.bbox.has_extent
+            boxes.extend(a.bbox.numbers if given else masks.last_box())
+            if a.bbox is not None and not given:
+                told["with a box of no width or height got that of their mask"] += 1
             areas.append(masks.last_area() if a.area is None else a.area)
         except ValueError as error:  # msgspec's errors too
             raise UserError(
@@ -64,8 +70,7 @@ def pack(data: bytes, source: str) -> tuple[dict[str, np.ndarray], dict]:
         "ids": np.array([a.id for a in found], np.int64),
         **masks.arrays(),
     }
-    dropped = len(file.annotations) - len(found)
-    return arrays, {"categories": [(c.id, c.name) for c in categories], "dropped": dropped, "source": source}
+    return arrays, {"categories": [(c.id, c.name) for c in categories], "told": told, "source": source}
 
 
 def _ends(lengths: list[int] | np.ndarray) -> np.ndarray:

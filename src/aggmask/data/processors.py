@@ -1,4 +1,4 @@
-"""How many processors the processes of a job may keep busy; free of heavy imports."""
+"""What a process of a job may ask before anything heavy is imported: its rank, and how many processors it may use."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def processors() -> int:
 def share() -> int:
     """Those that this rank should be content with: what the environment says, else all."""
     return int(os.environ.get(SHARE) or processors())
+
+
+def global_rank() -> int:
+    """Rank of this process as its launcher says, before any process group exists."""
+    return int(next((os.environ[k] for k in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if k in os.environ), 0))

@@ -47,6 +47,7 @@ class CellReport:
     proposal: Proposal
     proposed: Coverage
     pictures: list[Picture]
+    mended: bool  # the objects are those of a copy without the faults, as training stops at the file itself
 
     @property
     def improves(self) -> bool:
@@ -86,7 +87,9 @@ def examine_cells(
     worst: int = 6,
     progress: Progress = iter,
 ) -> CellReport | None:
-    """Send the objects of a file, without its faults, to cells; None where there are no objects.
+    """Send the objects of a file to cells, as training does; None where there are no objects.
+
+    Where training would stop at the file, it is a copy without the faults that they come from.
 
     Args:
         storage: of the images, for the pictures; None: no pictures.
@@ -96,7 +99,7 @@ def examine_cells(
         worst: how many pictures.
     """
     with TemporaryDirectory() as folder:
-        if examination.repairs.changes:
+        if examination.findings.stops:
             copy = Path(folder, "annotations.json")
             copy.write_bytes(repaired(examination))
             index = AnnotationIndex.open(copy, folder)
@@ -113,7 +116,8 @@ def examine_cells(
         proposal, proposed = propose(moved, other, assigner, resize)
         pictures = [] if storage is None else list(_worst(data, population, coverage, worst))
         categories = index.categories
-    return CellReport(population, len(index), resize, coverage, categories, proposal, proposed, pictures)
+    return CellReport(population, len(index), resize, coverage, categories, proposal, proposed, pictures,
+                          examination.findings.stops)  # fmt: skip
 
 
 def _worst(data: CocoInstances, population: Population, coverage: Coverage, count: int) -> Iterator[Picture]:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+_STOP = "training and evaluation stop and name "
+_STOPS = _STOP + "the first one"
+_SKIPS = _STOP + "it; data.on_bad_image=skip goes on without it"
+_OUT, _OUT_TOO = "left out", "left out, with its annotations"
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -22,10 +27,11 @@ class Kind:
     done: str
     remedy: str = "kept"
 
+    @property
+    def stops(self) -> bool:
+        """Whether training does not go on."""
+        return self.done.startswith(_STOP)
 
-_STOPS = "training and evaluation stop and name the first one"
-_SKIPS = "training and evaluation stop and name it; data.on_bad_image=skip goes on without it"
-_OUT, _OUT_TOO = "left out", "left out, with its annotations"
 
 KINDS = {
     # the file
@@ -75,6 +81,10 @@ KINDS = {
     ),
     "wrong-box": Kind(
         True, "`bbox` is not around the mask", "the object goes to the levels and cells of its box",
+        "computed from the mask",
+    ),
+    "no-box": Kind(
+        True, "`bbox` has no width or height, or is empty", "the box of the mask is used, and counted",
         "computed from the mask",
     ),
     "flat": Kind(False, "a polygon is not in a list of polygons", "read as one polygon", "put into a list"),
@@ -145,6 +155,11 @@ class Findings:
     def faults(self) -> int:
         """How many of them are faults."""
         return sum(KINDS[finding.kind].fault for finding in self.found)
+
+    @property
+    def stops(self) -> bool:
+        """Whether training stops at any of them."""
+        return any(KINDS[finding.kind].stops for finding in self.found)
 
     def counts(self) -> dict[str, int]:
         """Kind -> how many, faults first."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import msgspec
 import numpy as np
 from pycocotools import mask as coco_mask
 
@@ -120,8 +119,11 @@ class MaskCheck:
             self.repairs.change("annotations", position, area=area)
         if annotation.bbox is None:
             return
-        given = np.array(msgspec.structs.astuple(annotation.bbox))
+        given = np.array(annotation.bbox.numbers)
         if not np.isfinite(given).all():
+            self.repairs.change("annotations", position, bbox=box.tolist())
+        elif not annotation.bbox.has_extent:
+            self.findings.add("no-box", name, f"{given.tolist()}")
             self.repairs.change("annotations", position, bbox=box.tolist())
         elif _iou(given, box) < _BOX_IOU and np.abs(given - box).max() > 2:
             corners = given - [0, 0, *given[:2]]

@@ -74,7 +74,7 @@ def summary(cells: CellReport, experiment: str | None) -> str:
     return (
         f"cells of experiment={experiment} at {max(cells.resize.short_sides)}/{cells.resize.long_side} pixels: "
         f"of {len(cells.population.ids)} objects in {len(cells.population.images)} of {cells.all_images} images, "
-        f"{shares}"
+        f"{shares}{' (in a copy without the faults, at which training stops)' if cells.mended else ''}"
     )
 
 

@@ -18,8 +18,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from aggmask.assembly.config import global_rank
 from aggmask.assembly.explain import explain
+from aggmask.data.processors import global_rank
 from aggmask.errors import UserError
 from aggmask.launcher.ledger import Job, held
 from aggmask.signals import Interrupted
