@@ -5,9 +5,11 @@ import pickle
 import re
 import threading
 import time
+import unicodedata
 import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote
 
 import fsspec
@@ -334,3 +336,36 @@ def test_links_out_of_the_folder_are_refused_unless_allowed(tmp_path):
             assert allowed.read(name) == b"secret"
     with pytest.raises(UserError, match="leads out of"):
         open_storage(inside, allow_outside=True).read("a\0.jpg")
+    with pytest.raises(UserError, match="There is no image"):
+        open_storage(inside, allow_outside=True).read("../secret.jpg")
+
+
+@pytest.fixture(params=["folder", "zip", "zip with a top folder"])
+def imgs(request, tmp_path):
+    """Images in a place called imgs."""
+    images = {"B.JPG": b"1", "sub/a.jpg": b"2", unicodedata.normalize("NFD", "ü.jpg"): b"3", "c.png": b"", "C.png": b""}
+    if request.param == "folder":
+        return open_storage(write_folder(tmp_path / "imgs", images))
+    top = "imgs/" if "top" in request.param else ""
+    return open_storage(write_zip(tmp_path / "imgs.zip", {top + name: data for name, data in images.items()}))
+
+
+def test_the_same_name_spelled_otherwise_is_read(imgs):
+    for name, data in ((r"sub\a.jpg", b"2"), (unicodedata.normalize("NFC", "ü.jpg"), b"3")):
+        assert name in imgs
+        assert imgs.read_many([name]) == [data]
+
+
+@pytest.mark.parametrize("name", ["b.jpg", r"imgs\b.jpg", "IMGS/B.JPG"])
+def test_a_missing_image_is_told_with_the_only_one_of_nearly_that_name(imgs, name):
+    assert name not in imgs
+    assert len(imgs.near(f"{Path(imgs.place).parent.name}/imgs/b.jpg")) == 1
+    with pytest.raises(UserError, match=r"There is no image .*, but '(imgs/)?B\.JPG'.*aggmask\.doctor"):
+        imgs.read(name)
+    assert len(pickle.dumps(imgs)) < 3000
+
+
+@pytest.mark.parametrize("name", ["c.PNG", "d.png", "sub", r"sub\b.jpg"])
+def test_a_missing_image_is_told_alone_where_none_or_several_are_near(imgs, name):
+    with pytest.raises(UserError, match="Check that annotations and images belong together"):
+        imgs.read(name)

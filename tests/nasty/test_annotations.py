@@ -88,6 +88,7 @@ def test_every_fault_of_an_annotation_file_has_a_case():
     seen = set().union(*(case.kinds for case in CASES.values()))
     of_files = {
         "missing",
+        "near-name",
         "outside-folder",
         "unreadable",
         "wrong-size",

@@ -14,7 +14,7 @@ from aggmask.diagnosis.pictures import examine_pictures
 from aggmask.diagnosis.repair import repaired
 from aggmask.diagnosis.structure import examine
 from aggmask.errors import UserError
-from tests.nasty.pictures import pictures, sixteen_bits, write
+from tests.nasty.pictures import pictures, scene, sixteen_bits, write
 
 NAMES = list(pictures())
 
@@ -108,3 +108,17 @@ def test_pictures_of_twelve_bits_are_found_among_all(tmp_path):
     assert "4095 of 65535" in finding.text
     assert "by 16" in finding.text
     assert found(2000, 60000) == []  # one of them is dark, the data set is not
+
+
+def test_names_that_are_spelled_otherwise_are_mended(tmp_path):
+    (tmp_path / "imgs").mkdir()
+    names = {"b.jpg": "B.JPG", "imgs/c.jpg": "c.jpg", "d.jpg": "D.jpg", "D.jpg": "D.jpg"}
+    for name in set(names.values()):
+        scene().save(tmp_path / "imgs" / name)
+    records = [{"id": k, "file_name": name, "height": 20, "width": 30} for k, name in enumerate(names)]
+    examination = examine(json.dumps({"images": records, "categories": []}).encode(), "file.json")
+    examine_pictures(examination, open_storage(tmp_path / "imgs"))
+    assert len(examination.findings.of("near-name")) == 3
+    assert "has 'B.JPG'" in examination.findings.of("near-name")[0].text
+    copy = [image["file_name"] for image in json.loads(repaired(examination))["images"]]
+    assert copy == ["B.JPG", "c.jpg", "D.jpg"]  # the third is that of the fourth, too

@@ -83,6 +83,9 @@ class Remote(PerProcess):
     def __contains__(self, name: str) -> bool:
         return self.connection()[0].exists(self._path(name))
 
+    def near(self, name: str) -> list[str]:
+        return []
+
 
 class LocalFile(PerProcess):
     """Byte ranges of a local file."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import posixpath
 import re
+import unicodedata
+from collections.abc import Sequence
 
 from aggmask.errors import UserError
 
@@ -33,8 +35,32 @@ def leads_out(name: str, place: str) -> UserError:
     )
 
 
-def missing(name: str, place: str) -> UserError:
+def missing(name: str, place: str, near: Sequence[str] = ()) -> UserError:
+    """What is said of a name that is not there. `near`: names that are, see `Storage.near`."""
+    if len(near) == 1:
+        return UserError(
+            f"There is no image {name!r} in {place}, but {near[0]!r}. Write the name as the file has it: "
+            "python -m aggmask.doctor fix=FILE makes such a copy of the annotations."
+        )
     return UserError(
         f"There is no image {name!r} in {place}. Check that annotations and images belong together (train, val), and "
         "that the images are complete."
     )
+
+
+def spellings(name: str) -> list[str]:
+    """Other ways to write the same name: with / for Windows's backslash, accents joined to letters or apart (macOS)."""
+    plain = name.replace("\\", "/")
+    return sorted({plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))} - {name})
+
+
+def alike(name: str) -> str:
+    """Equal for names that differ in spelling, or in upper and lower case."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/")).casefold()
+
+
+def endings(name: str, place: str) -> list[str]:
+    """The name, and what is left of it without folders that `place` ends in: it may repeat them."""
+    parts, outer = (alike(path).removesuffix(".zip").split("/") for path in (name, place))
+    plain = name.replace("\\", "/").split("/")
+    return ["/".join(plain[k:]) for k in range(len(parts)) if not k or parts[:k] == outer[-k:]]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 from aggmask.data.byte_ranges import LocalFile, Remote, RemoteFile
-from aggmask.data.names import COCO_LAYOUT, inside, leads_out, missing
+from aggmask.data.names import COCO_LAYOUT, alike, endings, inside, leads_out, missing, spellings
 from aggmask.data.zip_images import Zip
 from aggmask.errors import UserError
 
@@ -28,6 +29,13 @@ class Storage(Protocol):
         ...
 
     def __contains__(self, name: str) -> bool: ...
+
+    def near(self, name: str) -> list[str]:
+        """Images whose names are this one but for upper and lower case, or folders in front; for a missing one.
+
+        A store that cannot be listed in a moment says none.
+        """
+        ...
 
 
 def open_storage(place: str | Path, allow_outside: bool = False) -> Storage:
@@ -80,7 +88,10 @@ class _Folder:
         try:
             return self._path(name).read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise missing(name, self.place) from error
+            for other in spellings(name):
+                if self._path(other).is_file():
+                    return self._path(other).read_bytes()
+            raise missing(name, self.place, self.near(name)) from error
         except OSError as error:
             raise UserError(f"The image {name!r} in {self.place} cannot be read: {error.strerror}.") from error
 
@@ -88,4 +99,31 @@ class _Folder:
         return [self.read(name) for name in names]
 
     def __contains__(self, name: str) -> bool:
-        return self._path(name).is_file()
+        return any(self._path(spelled).is_file() for spelled in (name, *spellings(name)))
+
+    def near(self, name: str) -> list[str]:
+        try:
+            plain = inside(name, self.place)
+        except UserError:  # which is allowed, but not searched for
+            return []
+        found = []
+        for ending in endings(plain, self.place):
+            paths = [""]
+            for part in ending.split("/"):
+                listed = ((path, _listed(os.path.join(self.place, path))) for path in paths)
+                paths = [os.path.join(path, entry) for path, names in listed for entry in names.get(alike(part), ())]
+            found += paths
+        return [path for path in found if os.path.isfile(os.path.join(self.place, path))]
+
+
+@lru_cache(64)
+def _listed(folder: str) -> dict[str, list[str]]:
+    """What is in a folder, by `alike`; asked for once, as many names may be missing."""
+    names: dict[str, list[str]] = {}
+    try:
+        entries = os.listdir(folder)
+    except OSError:  # no folder, or one that must not be listed
+        entries = []
+    for entry in entries:
+        names.setdefault(alike(entry), []).append(entry)
+    return names

@@ -10,11 +10,12 @@ import hashlib
 import struct
 import zipfile
 import zlib
+from functools import cached_property
 
 import numpy as np
 
 from aggmask.data.byte_ranges import LocalFile, RemoteFile
-from aggmask.data.names import COCO_LAYOUT, inside, missing
+from aggmask.data.names import COCO_LAYOUT, alike, endings, inside, missing, spellings
 from aggmask.errors import UserError
 
 
@@ -25,8 +26,7 @@ class Zip:
         self.place = file.place
         self._file = file
         try:
-            with file.open() as stream, zipfile.ZipFile(stream) as archive:
-                members, directory_start = archive.infolist(), archive.start_dir
+            members, directory_start = _members(file)
         except FileNotFoundError as error:
             raise UserError(f"There is no zip {self.place}. {COCO_LAYOUT}") from error
         except Exception as error:  # each remote file system has its own exceptions
@@ -34,7 +34,6 @@ class Zip:
                 f"{self.place} cannot be read as a zip of images: {error or repr(error)}. Download it again if it is "
                 "damaged; pack images of other archives (tar) into a zip, or unpack them into a folder."
             ) from error
-        members = [m for m in members if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
         names = [_member_name(member) for member in members]
         tops = {name.partition("/")[0] if "/" in name else None for name in names}
         self._top = tops.pop() if len(tops) == 1 else None
@@ -53,7 +52,8 @@ class Zip:
 
     def _find(self, name: str) -> int | None:
         plain = inside(name, self.place)
-        for candidate in (plain, f"{self._top}/{plain}") if self._top else (plain,):
+        tried = [plain] if not self._top else [plain, f"{self._top}/{plain}"]
+        for candidate in (*tried, *(other for one in tried for other in spellings(one))):
             key = np.uint64(_hash(candidate))
             row = int(np.searchsorted(self._hashes, key, side="right")) - 1  # the last of a repeated name, as zipfile
             if row >= 0 and self._hashes[row] == key:
@@ -63,6 +63,24 @@ class Zip:
     def __contains__(self, name: str) -> bool:
         return self._find(name) is not None
 
+    def near(self, name: str) -> list[str]:
+        tops = ["", f"{self._top}/"] if self._top else [""]
+        wanted = dict.fromkeys(
+            alike(top + ending) for ending in endings(inside(name, self.place), self.place) for top in tops
+        )
+        return [found for key in wanted for found in self._names.get(key, ())]
+
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        """All names by `alike`: large, and only made where an image is missing."""
+        names: dict[str, list[str]] = {}
+        for member in _members(self._file)[0]:
+            names.setdefault(alike(_member_name(member)), []).append(_member_name(member))
+        return names
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in self.__dict__.items() if key != "_names"}
+
     def read(self, name: str) -> bytes:
         return self.read_many([name])[0]
 
@@ -70,7 +88,7 @@ class Zip:
         rows = [self._find(name) for name in names]
         for name, row in zip(names, rows, strict=True):
             if row is None:
-                raise missing(name, self.place)
+                raise missing(name, self.place, self.near(name))
         spans = self._file.ranges(self._starts[rows].tolist(), self._ends[rows].tolist())
         return [self._member(row, span, name) for row, span, name in zip(rows, spans, names, strict=True)]
 
@@ -95,6 +113,13 @@ class Zip:
                 "again."
             )
         return data
+
+
+def _members(file: LocalFile | RemoteFile) -> tuple[list[zipfile.ZipInfo], int]:
+    """The files of a zip, and where its directory begins."""
+    with file.open() as stream, zipfile.ZipFile(stream) as archive:
+        members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+        return members, archive.start_dir
 
 
 def _hash(name: str) -> int:

@@ -104,6 +104,9 @@ KINDS = {
         "one image with the objects of both",
     ),
     # image files
+    "near-name": Kind(
+        True, "an image file has nearly the name that the annotations say", _SKIPS, "the name of the file"
+    ),
     "missing": Kind(True, "an image file is missing", _SKIPS, _OUT_TOO),
     "outside-folder": Kind(
         True, "a file name leads out of the images' folder", _STOPS + "; data.allow_outside=true reads it", _OUT_TOO

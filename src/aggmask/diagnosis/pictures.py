@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from aggmask.cocofile.records import Image
 from aggmask.data.decode import decode_image, largest_value, orientation_of, too_dark
@@ -25,6 +27,7 @@ def examine_pictures(examination: Examination, storage: Storage, workers: int = 
         progress: put around the loop over images.
     """
     images = examination.images()
+    names = {image.file_name for _, image in images}
     deep: dict[str, float] = {}
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for (position, image), seen in zip(progress(images), _in_order(pool, storage, images), strict=True):
@@ -33,7 +36,10 @@ def examine_pictures(examination: Examination, storage: Storage, workers: int = 
             if seen.kind is None:
                 continue
             examination.findings.add(seen.kind, f"image {image.id} ({image.file_name!r})", seen.text)
-            if seen.kind not in ("stored-frame", "turned"):
+            if seen.kind == "near-name" and seen.name not in names:
+                names.add(seen.name)
+                examination.repairs.change("images", position, file_name=seen.name)
+            elif seen.kind not in ("stored-frame", "turned"):
                 examination.repairs.drop("images", position)
     brightest = max(deep, key=deep.__getitem__, default=None)
     if brightest is not None and deep[brightest] < _DARK:  # of all: one picture alone may well be dark
@@ -54,13 +60,14 @@ class Seen:
     kind: str | None = None  # of what is wrong, if anything is
     text: str = ""
     largest: float | None = None  # value, as a share of white, of a picture deeper than 8 bits
+    name: str | None = None  # that the file has, where it is spelled otherwise
 
 
 def look_at(image: Image, storage: Storage) -> Seen:
     """Read an image's file and hold it against its record."""
     try:
         if image.file_name not in storage:
-            return Seen("missing", f"not in {storage.place}")
+            return _under_another_name(image, storage)
     except UserError as error:
         return Seen("outside-folder", str(error))
     try:
@@ -69,6 +76,18 @@ def look_at(image: Image, storage: Storage) -> Seen:
     except UserError as error:
         return Seen("unreadable", str(error))
     return Seen(*_held_against(image, size, orientation_of(data)), largest_value(data))
+
+
+def _under_another_name(image: Image, storage: Storage) -> Seen:
+    near = storage.near(image.file_name)
+    if len(near) != 1:
+        among = f", which has {', '.join(map(repr, near))}" if near else ""
+        return Seen("missing", f"not in {storage.place}{among}")
+    seen = look_at(msgspec.structs.replace(image, file_name=near[0]), storage)
+    text = f"{storage.place} has {near[0]!r}"
+    if seen.kind in (None, "stored-frame", "turned"):
+        return Seen("near-name", text, seen.largest, near[0])
+    return replace(seen, text=f"{text}: {seen.text}")
 
 
 def _held_against(image: Image, seen: Size, orientation: int) -> tuple[str | None, str]:
