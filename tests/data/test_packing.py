@@ -81,6 +81,11 @@ def test_without_a_mask_is_dropped_and_counted(segmentation):
     assert arrays["annotation_ends"].tolist() == [0, 1]
 
 
+def test_points_as_pairs_are_counted_by_themselves():
+    _, facts = packed({"segmentation": [[1, 1], [5, 1], [5, 4]]}, {"segmentation": [[1, 1], [5, 1]]})
+    assert facts["told"] == {"with points as pairs were left out": 1, "without a usable mask were left out": 1}
+
+
 @pytest.mark.parametrize("given", [{}, {"area": None, "bbox": None, "iscrowd": None}])
 @pytest.mark.parametrize(
     ("segmentation", "area", "box"),

@@ -84,6 +84,8 @@ SHAPES = {
     "two points": one([[15, 5, 25, 5], [15, 5, 25, 5, 25, 15]], "broken-part"),
     "half a point": one([[15, 5, 25, 5, 25, 15], [15, 5, 25, 5, 25, 15, 17]], "broken-part"),
     "pairs": one([[[15, 5], [25, 5], [25, 15]]], "bad-shape", _NAMED),
+    "points as pairs": one([[15, 5], [25, 5], [25, 15]], "pairs", kept=(10,)),
+    "far pairs": one([[15, 5], [1e300, 5], [25, 15]], "pairs", kept=(10,)),
     "null inside": one([[15, 5, None, 5, 25, 15]], "bad-shape", _NAMED),
     "text": one("polygon", "bad-shape", _NAMED),
     "NaN as text": one([[15, 5, "nan", 5, 25, 15]], "bad-shape", _NAMED),

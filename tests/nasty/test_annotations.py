@@ -73,6 +73,11 @@ def test_training_and_evaluation_see_the_same_masks(case, tmp_path):
         np.testing.assert_array_equal(painted, coco_mask.decode(evaluated["segmentation"]).astype(bool))
 
 
+def test_points_as_pairs_are_one_polygon_in_a_clean_copy():
+    copy = json.loads(repaired(examine(CASES["points as pairs"].data, "file.json")))
+    assert copy["annotations"][1]["segmentation"] == [[15, 5, 25, 5, 25, 15]]
+
+
 def test_a_record_that_cannot_be_written_again_is_named():
     data = file({**other(bbox=[0, 0, 1, 1]), "note": 0}).replace(b'"note": 0', b'"note": 1e999')
     with pytest.raises(UserError, match=r"file\.json: annotations\[1\].*out of range"):

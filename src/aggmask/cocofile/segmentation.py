@@ -74,6 +74,11 @@ def is_polygon(part: list[float]) -> bool:
     return len(part) >= 6 and len(part) % 2 == 0
 
 
+def are_pairs(shape: Shape) -> bool:
+    """Whether points, [x, y] each, stand where polygons belong."""
+    return isinstance(shape, list) and len(shape) >= 3 and all(len(part) == 2 for part in shape)
+
+
 def runs_of(counts: str) -> np.ndarray:
     """(n,) int64 lengths of the runs of a compressed RLE; maybe negative, where it is nonsense.
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 
-import msgspec
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from aggmask.cocofile.records import parse, problems_of
-from aggmask.cocofile.segmentation import mask_of, shape_of
+from aggmask.cocofile.segmentation import Shape, are_pairs, mask_of, shape_of
 from aggmask.errors import UserError
 
 
@@ -40,8 +39,10 @@ def pack(data: bytes, source: str) -> tuple[dict[str, np.ndarray], dict]:
     for k in np.argsort(places, kind="stable").tolist():
         a, image = file.annotations[k], images[places[k]]
         try:
-            if not masks.add(a.segmentation, image.height, image.width):
-                told["without a usable mask were left out"] += 1
+            shape = shape_of(a.segmentation)[0]
+            if not masks.add(shape, image.height, image.width):
+                pairs = are_pairs(shape)
+                told[f"{'with points as pairs' if pairs else 'without a usable mask'} were left out"] += 1
                 continue
             given = a.bbox is not None and a.bbox.has_extent
             boxes.extend(a.bbox.numbers if given else masks.last_box())
@@ -88,9 +89,9 @@ class _Masks:
         self._rle_ends = array("q", [0])
         self._last: list | dict = []
 
-    def add(self, raw: msgspec.Raw, height: int, width: int) -> bool:
+    def add(self, shape: Shape, height: int, width: int) -> bool:
         """Take in one segmentation; False, and nothing taken in, when it holds no mask. ValueError when faulty."""
-        self._last = mask_of(shape_of(raw)[0], height, width)
+        self._last = mask_of(shape, height, width)
         if isinstance(self._last, dict):
             self._rles += self._last["counts"]
         else:

@@ -60,6 +60,9 @@ KINDS = {
     # masks
     "no-mask": Kind(True, "an annotation has no mask", "left out and counted", _OUT),
     "box-as-mask": Kind(True, "a box (4 numbers) stands where a polygon belongs", "left out and counted", _OUT),
+    "pairs": Kind(
+        True, "points as pairs, [[x, y], ...], where polygons belong", "left out and counted", "one polygon, flat"
+    ),
     "bad-shape": Kind(True, "`segmentation` is neither polygons nor RLE", _STOPS, _OUT),
     "bad-rle": Kind(True, "an RLE is not one of an image of this size", _STOPS, _OUT),
     "broken-part": Kind(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from aggmask.cocofile.records import Annotation, Image
-from aggmask.cocofile.segmentation import Rle, is_polygon, mask_of, shape_of
+from aggmask.cocofile.segmentation import Rle, are_pairs, is_polygon, mask_of, shape_of
 from aggmask.data.raster import bitmap, clip_polygon, rasterize
 from aggmask.diagnosis.findings import Findings, Repairs
 from aggmask.diagnosis.outlines import crosses_itself, holes, reach_outside, shoelace
@@ -40,10 +41,15 @@ class MaskCheck:
         except ValueError as error:
             self.findings.add("bad-shape", name, str(error))
             return None
+        if pairs := are_pairs(shape):
+            self.findings.add("pairs", name, f"{shape}"[:80])
+            shape = [list(chain(*shape))]
+            self.repairs.change("annotations", position, segmentation=shape)
         try:
             mask = mask_of(shape, *size)
         except ValueError as error:
-            self.findings.add("bad-rle" if isinstance(shape, Rle) else "bad-shape", name, str(error))
+            if not pairs:
+                self.findings.add("bad-rle" if isinstance(shape, Rle) else "bad-shape", name, str(error))
             return None
         if annotation.iscrowd:
             self.findings.add("crowd", name)
