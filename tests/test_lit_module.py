@@ -25,6 +25,26 @@ def test_a_missing_category_is_named():
         matching_ids(OWN, [Category(1, "disk")], "f")
 
 
+def test_equal_names_are_told_apart_by_their_ids():
+    cranes = [Category(1, "crane"), Category(2, "crane")]
+    assert matching_ids(cranes, cranes[::-1], "f") == [1, 2]
+    assert matching_ids(cranes[1:], cranes, "f") == [2]
+
+
+@pytest.mark.parametrize(
+    ("own", "found", "told"),
+    [
+        ([1, 2], [5, 6], r"'crane' under the ids \[5, 6\], the model under \[1, 2\]"),
+        ([1, 2], [2, 3], r"'crane' under the ids \[2, 3\], the model under \[1, 2\]"),
+        ([1, 2], [1], r"'crane' under the ids \[1\], the model under \[1, 2\]"),
+        ([3], [1, 2], r"'crane' under the ids \[1, 2\], the model under \[3\]"),
+    ],
+)
+def test_a_name_that_stands_for_several_categories_is_refused(own, found, told):
+    with pytest.raises(UserError, match="f has " + told):
+        matching_ids([Category(id, "crane") for id in own], [Category(id, "crane") for id in found], "f")
+
+
 def test_a_ceiling_on_asked_cells_draws_by_seed_epoch_and_images(tmp_path):
     root = make_coco(tmp_path, images=2, val_images=1)
 

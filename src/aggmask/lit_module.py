@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -136,16 +137,30 @@ class SegmentationModule(pl.LightningModule):
 
 
 def matching_ids(own: Sequence[Category], found: Sequence[Category], place: str) -> list[int]:
-    """Ids in an annotation file of a model's categories, by name: the same ids may mean other things in another file.
+    """Ids in an annotation file of a model's categories: of the same id and name, else by name.
+
+    Not by id alone: the same ids may mean other things in another file.
 
     Raises:
-        UserError: the file lacks a category of the model; names it.
+        UserError: the file lacks a category of the model, or a name stands for several categories; names them.
     """
-    by_name = {category.name: category.id for category in found}
+    by_name: dict[str, list[int]] = {}
+    for category in found:
+        by_name.setdefault(category.name, []).append(category.id)
     missing = [category.name for category in own if category.name not in by_name]
     if missing:
         raise UserError(
             f"{place} has no category {', '.join(missing)}, which the model knows; it has {', '.join(by_name)}. "
             "Evaluate on a file whose categories have the model's names."
         )
-    return [by_name[category.name] for category in own]
+    names = Counter(category.name for category in own)
+    ids = [c.id if c in found else by_name[c.name][0] for c in own]
+    for c in own:
+        if c not in found and (names[c.name] > 1 or len(by_name[c.name]) > 1):
+            known = [other.id for other in own if other.name == c.name]
+            raise UserError(
+                f"{place} has {c.name!r} under the ids {by_name[c.name]}, the model under {known}: which is which "
+                "cannot be told by the name. Give the categories the model's ids, or names of their own; "
+                "python -m aggmask.doctor with fix=FILE.json writes a copy in which equal names are one category."
+            )
+    return ids
