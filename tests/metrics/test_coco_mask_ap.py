@@ -224,7 +224,7 @@ def annotated(masks_by_image, **extra):
     ]
     for number, annotation in enumerate(annotations):
         annotation["id"] = number
-    images = [{"id": image_id, "height": 200, "width": 300} for image_id in masks_by_image]
+    images = [{"id": image_id, "file_name": "x.jpg", "height": 200, "width": 300} for image_id in masks_by_image]
     return {"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "square"}]}
 
 

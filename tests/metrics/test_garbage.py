@@ -36,5 +36,5 @@ def test_what_makes_a_container_for_each_mask_runs_without_it(monkeypatch):
     monkeypatch.setattr(evaluators.rle, "area", watching)
     evaluators._completed([])
     monkeypatch.setattr(ground_truth, "_clean", watching)
-    ground_truth.load({"images": [], "annotations": [], "categories": [{"id": 1}]}, [1])
+    ground_truth.load({"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}, [1])
     assert seen == [False, False, False]

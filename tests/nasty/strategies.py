@@ -38,11 +38,12 @@ VALUES = st.recursive(
 _PLAUSIBLE = [json.loads(case.data)["annotations"][1]["segmentation"] for case in SHAPES.values()]
 _POLYGONS = st.lists(st.lists(st.floats(-20, 60, width=32), max_size=14), max_size=3)
 _SEGMENTATIONS = st.one_of(st.sampled_from(_PLAUSIBLE), _POLYGONS, VALUES)
+_CROWDS = st.sampled_from([0, 1, True, None, "1", "0", "false"])
 _ANNOTATIONS = st.fixed_dictionaries(
     {"id": st.integers(9, 13), "image_id": st.integers(5, 6), "category_id": st.integers(0, 2),
      "segmentation": _SEGMENTATIONS},
     optional={"bbox": st.lists(_NUMBERS, min_size=4, max_size=4) | VALUES, "area": _NUMBERS | VALUES,
-              "iscrowd": st.sampled_from([0, 1, True, None, "1"]) | VALUES},
+              "iscrowd": _CROWDS | VALUES},
 )  # fmt: skip
 
 
@@ -50,7 +51,11 @@ _ANNOTATIONS = st.fixed_dictionaries(
 def annotation_files(draw) -> bytes:
     """A file with odd annotations, in which one value anywhere may have become something else."""
     content = copy.deepcopy(FILE)
-    content["annotations"] = [copy.deepcopy(GOOD), other(), *draw(st.lists(_ANNOTATIONS, max_size=3))]
+    content["annotations"] = [
+        copy.deepcopy(GOOD),
+        other(iscrowd=draw(_CROWDS)),
+        *draw(st.lists(_ANNOTATIONS, max_size=3)),
+    ]
     content["images"].append({"id": draw(st.integers(5, 7)), "file_name": "b.jpg", "height": 9, "width": 11})
     content["categories"].append({"id": draw(st.integers(0, 3)), "name": draw(st.sampled_from(["cat", "dog"]))})
     if draw(st.booleans()):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from aggmask.cocofile.records import parse
 from aggmask.data.index import AnnotationIndex
 from aggmask.data.packing import pack
 from aggmask.data.raster import bitmap
@@ -58,19 +59,27 @@ def test_a_clean_copy_is_clean(case):
 
 
 @cases
-def test_training_and_evaluation_see_the_same_masks(case, tmp_path):
+def test_training_and_evaluation_see_the_same_annotations(case, tmp_path):
     path = tmp_path / "file.json"
     path.write_bytes(case.data)
     if case.refused is not None:
         with pytest.raises(UserError, match=r"file\.json"):
             AnnotationIndex.open(path)
         return
-    found = AnnotationIndex.open(path).annotations(0).segmentations
-    truth = ground_truth.load(path, [1]).annotations
-    assert len(found) == len(truth) == len(case.kept)
-    for one, evaluated in zip(found, truth, strict=True):
-        painted = bitmap(one, SIZE)
+    index = AnnotationIndex.open(path)
+    found, truth = index.annotations(0), ground_truth.load(path, [1])
+    given = [a for a in parse(case.data, "file.json").annotations if a.id in case.kept]
+    assert truth.sizes == dict(zip(index.image_ids.tolist(), map(tuple, index.sizes.tolist()), strict=True))
+    assert truth.categories == {category.id: category.name for category in index.categories}
+    assert len(found) == len(truth.annotations) == len(case.kept)
+    for k, evaluated in enumerate(truth.annotations):
+        painted = bitmap(found.segmentations[k], SIZE)
         np.testing.assert_array_equal(painted, coco_mask.decode(evaluated["segmentation"]).astype(bool))
+        assert evaluated["iscrowd"] == found.crowd[k]
+        assert evaluated["image_id"] == index.image_ids[0]
+        assert evaluated["category_id"] == index.categories[found.labels[k]].id
+        if given[k].area is not None:  # else that of the outline, and that of its pixels
+            assert evaluated["area"] == found.areas[k]
 
 
 def test_points_as_pairs_are_one_polygon_in_a_clean_copy():

@@ -6,7 +6,9 @@ A few seconds by default; `make fuzz` goes on for ten minutes.
 from __future__ import annotations
 
 import json
+from collections import Counter
 
+import fsspec
 import numpy as np
 from hypothesis import given
 from pycocotools import mask as coco_mask
@@ -19,7 +21,7 @@ from aggmask.diagnosis.repair import repaired
 from aggmask.diagnosis.structure import examine
 from aggmask.errors import UserError
 from aggmask.geometry.frame import Frame
-from aggmask.metrics import rle
+from aggmask.metrics import ground_truth, rle
 from tests.nasty.annotations import SIZE
 from tests.nasty.strategies import annotation_files, bitmaps, damaged_files, outlines
 
@@ -61,6 +63,25 @@ def test_doctor_and_index_agree_on_odd_values(data):
 @given(damaged_files())
 def test_doctor_and_index_agree_on_damaged_bytes(data):
     check(data)
+
+
+@given(annotation_files())
+def test_training_and_evaluation_agree_on_odd_values(data):
+    try:
+        arrays, facts = pack(data, "file.json")
+    except UserError:
+        return
+    if facts["dropped"] or not facts["categories"]:
+        return
+    ids = [id for id, _ in facts["categories"]]
+    fsspec.filesystem("memory").pipe("/file.json", data)
+    truth = ground_truth.load("memory://file.json", ids)
+    assert truth.sizes == dict(zip(arrays["image_ids"].tolist(), map(tuple, arrays["sizes"].tolist()), strict=True))
+    found = sorted(truth.annotations, key=lambda a: a["image_id"])
+    assert [a["iscrowd"] for a in found] == arrays["crowd"].tolist()
+    assert [a["category_id"] for a in found] == [ids[label] for label in arrays["labels"]]
+    per_image = Counter(a["image_id"] for a in found)
+    assert [per_image[i] for i in arrays["image_ids"].tolist()] == np.diff(arrays["annotation_ends"]).tolist()
 
 
 @given(bitmaps())

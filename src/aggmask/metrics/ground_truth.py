@@ -1,6 +1,6 @@
 """The annotation file as the evaluators need it: checked once, masks as RLE, nothing else in it.
 
-Source: the COCO annotation format (https://cocodataset.org/#format-data).
+Source: the COCO annotation format (https://cocodataset.org/#format-data), read as for training: see `cocofile`.
 Deliberate differences from `pycocotools.coco.COCO`: annotations are numbered anew from 1 (there, id 0 reads as "no
 match", and of equal ids only one is kept); `iscrowd` may be missing (0) and so may `area` (the mask's pixels);
 annotations without a mask are left out with a warning instead of ending the run.
@@ -17,6 +17,7 @@ from typing import Any
 
 import fsspec
 
+from aggmask.cocofile.records import Annotation, parse
 from aggmask.errors import UserError
 from aggmask.metrics import rle
 from aggmask.metrics.garbage import collector_put_off
@@ -51,67 +52,61 @@ def load(annotations: str | Path | dict[str, Any], category_ids: Sequence[int]) 
     """Read a COCO file (a path, or an address that fsspec knows) or take its content, and check it.
 
     Args:
-        category_ids: the ids that the model predicts; the categories of a file that does not list its own.
+        category_ids: the ids that the model predicts.
 
     Raises:
         UserError: the file is missing or no COCO file, or an annotation or image cannot be used, with its id.
     """
     source = "the given annotations" if isinstance(annotations, dict) else str(annotations)
-    content = annotations if isinstance(annotations, dict) else _read(source)
-    if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
-        raise UserError(f"{source}: not a COCO annotation file: it needs 'images' and 'annotations'")
-    categories = {int(c["id"]): str(c.get("name", c["id"])) for c in content.get("categories") or []}
-    categories = categories or {i: str(i) for i in category_ids}
+    file = parse(_read(annotations), source)
+    categories = {category.id: category.name for category in file.categories}
     if not categories.keys() & set(category_ids):
         raise UserError(
             f"{source} has none of the model's categories: the file lists the ids {_some(categories)}, the model "
             f"predicts {_some(category_ids)}. Evaluate on the data set the model was trained for, or map the ids."
         )
-    sizes = {int(image["id"]): _size(image, source) for image in content["images"]}  # some tools write "3"
-    return GroundTruth(sizes, categories, _clean(content["annotations"], sizes, categories, source))
+    sizes = {image.id: (image.height, image.width) for image in file.images}
+    return GroundTruth(sizes, categories, _clean(file.annotations, sizes, categories, source))
 
 
-def _read(address: str) -> Any:
+def _read(annotations: str | Path | dict[str, Any]) -> bytes:
+    """The JSON of a file, or of its content."""
+    if isinstance(annotations, dict):
+        return json.dumps(annotations, default=_plain).encode()
     try:
-        with fsspec.open(address, "rb", compression="infer") as file:
-            return json.load(file)
+        with fsspec.open(str(annotations), "rb") as file:
+            return file.read()
     except FileNotFoundError as error:
-        raise UserError(f"annotation file {address} does not exist") from error
-    except ValueError as error:
-        raise UserError(f"annotation file {address} is not valid JSON: {error}") from error
+        raise UserError(f"annotation file {annotations} does not exist") from error
 
 
-def _size(image: dict[str, Any], source: str) -> tuple[int, int]:
-    if not image.get("height") or not image.get("width"):
-        raise UserError(f"{source}: image {image['id']} has no height and width; write its size in pixels")
-    return int(image["height"]), int(image["width"])
+def _plain(value: Any) -> Any:
+    """What JSON does not know: counts as encoders return them, and numpy's numbers."""
+    return value.decode("ascii") if isinstance(value, bytes) else value.item()
 
 
 def _clean(
-    annotations: list[dict[str, Any]], sizes: dict[int, tuple[int, int]], categories: dict[int, str], source: str
+    annotations: list[Annotation], sizes: dict[int, tuple[int, int]], categories: dict[int, str], source: str
 ) -> list[dict[str, Any]]:
     """The annotations that can be evaluated, reduced to what evaluators read. Order within an image is kept."""
     cleaned, without_mask = [], []
-    for annotation in annotations:
-        image_id, category_id = int(annotation["image_id"]), int(annotation["category_id"])
-        if image_id not in sizes or category_id not in categories:
+    for a in annotations:
+        if a.image_id not in sizes or a.category_id not in categories:
             continue  # as in COCOeval, which asks for listed images and categories only
-        name = annotation.get("id")
         try:
-            mask = rle.from_annotation(annotation.get("segmentation"), sizes[image_id])
+            mask = rle.from_annotation(a.segmentation, sizes[a.image_id])
         except ValueError as error:
-            raise UserError(f"{source}: annotation {name} of image {image_id}: {error}") from error
+            raise UserError(f"{source}: annotation {a.id} of image {a.image_id}: {error}") from error
         if mask is None:
-            without_mask.append(name)
+            without_mask.append(a.id)
             continue
-        area = annotation.get("area")
         cleaned.append(
             {
                 "id": len(cleaned) + 1,
-                "image_id": image_id,
-                "category_id": category_id,
-                "area": rle.area([mask])[0] if area is None else float(area),
-                "iscrowd": int(bool(annotation.get("iscrowd"))),
+                "image_id": a.image_id,
+                "category_id": a.category_id,
+                "area": rle.area([mask])[0] if a.area is None else a.area,
+                "iscrowd": int(bool(a.iscrowd)),
                 "segmentation": mask,
             }
         )

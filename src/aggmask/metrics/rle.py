@@ -45,7 +45,8 @@ def from_annotation(segmentation: Any, size: Size) -> dict[str, Any] | None:
     """The `segmentation` of an annotation (polygons, or RLE of any kind) -> a compressed RLE.
 
     Args:
-        segmentation: a list of flat x, y lists, one such list, or a dict of `counts` (numbers or a string) and `size`.
+        segmentation: a list of flat x, y lists, one such list, or a dict of `counts` (numbers or a string) and `size`;
+            or the JSON of one (`msgspec.Raw`).
         size: (height, width) of the image.
 
     Returns:
@@ -55,8 +56,6 @@ def from_annotation(segmentation: Any, size: Size) -> dict[str, Any] | None:
     Raises:
         ValueError: neither polygons nor an RLE of the image's size.
     """
-    if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), bytes):  # as encoders return it
-        segmentation = {**segmentation, "counts": segmentation["counts"].decode("ascii")}
     mask = mask_of(shape_of(segmentation)[0], *size)
     if isinstance(mask, dict):
         return _readable(mask, size) if mask["counts"] else None
