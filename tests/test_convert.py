@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,25 @@ def test_there_and_back(weights, monkeypatch, capsys, tmp_path):
     later = torch.load(tmp_path / "back.pth", weights_only=True)["state_dict"]
     assert status == 0
     assert torch.equal(later["mask_head.conv_cls.weight"], weights["bbox_head.solo_cate.weight"])
+
+
+def test_every_word_of_the_documentation_is_taken(monkeypatch, capsys, tmp_path):
+    """As typed: Hydra has its own idea of a key with the name of a folder of conf."""
+    case = next(case for case in map(GoldenCase, golden_files("agg")) if case.window == 5)
+    torch.save(published_model(case)[0], tmp_path / "source.pth")
+    arguments = [f"source={tmp_path}/source.pth", f"output={tmp_path}/model.ckpt"]
+    page = (Path(__file__).parents[1] / "docs" / "weights.md").read_text()
+    words = re.findall(r"`((?:grids|base|trust_pickle)=[^`]+)`", page)
+    assert len(words) == 3
+    most = {}
+    for word in [*words, "base=solo_r101_agg"]:
+        grids = ["grids=[9,8,7,6,5]"] if word.startswith("base") else []  # those of this small model
+        word = "grids=[9,8,7,6,5]" if word.startswith("grids") else word
+        status, said = command(monkeypatch, capsys, convert, *arguments, word, *grids)
+        assert status == 0, said
+        most[word] = torch.load(tmp_path / "model.ckpt", weights_only=True)["hyper_parameters"]["decoder"]
+    assert most["base=solo_r101_agg_bigcls"]["max_detections"] == 300
+    assert most["base=solo_r101_agg"]["max_detections"] == 100
 
 
 def test_a_converted_checkpoint_is_evaluated(weights, tmp_path):

@@ -43,7 +43,7 @@ def convert(config: Mapping[str, Any]) -> Path:
     if output.is_dir():
         raise UserError(f"output={output}: is a folder; name a file")
     if config["format"] == "aggmask":
-        keys = ("experiment", "grids", "mask_grids", "categories", "aggregation")
+        keys = ("base", "grids", "mask_grids", "categories", "aggregation")
         read = read_file(source, config["trust_pickle"], "source")
         content = from_published(read, source, **{key: config[key] for key in keys})
     elif config["format"] == "published":

@@ -146,8 +146,8 @@ def test_category_grids_are_asked_for(caplog):
         from_published(weights, "model.pth")
     with pytest.raises(UserError, match="4 levels; published models have 5"):
         from_published(weights, "model.pth", grids=[8, 7, 6, 4])
-    with pytest.raises(UserError, match="experiment=solo_r5: there is no such experiment"):
-        from_published(weights, "model.pth", experiment="solo_r5")
+    with pytest.raises(UserError, match="base=solo_r5: there is no such experiment"):
+        from_published(weights, "model.pth", base="solo_r5")
     predicted = published_model(some_case("solov2"))[0]
     with caplog.at_level(logging.WARNING):
         content = from_published(predicted, "model.pth", categories=list("abcde"))

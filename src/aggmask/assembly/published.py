@@ -27,7 +27,7 @@ _PREFIX = "segmenter."  # of the network in a LightningModule
 def from_published(
     content: Any,
     where: str,
-    experiment: str | None = None,
+    base: str | None = None,
     grids: Sequence[int] | None = None,
     mask_grids: Sequence[int] | None = None,
     categories: Sequence[str] | None = None,
@@ -37,7 +37,7 @@ def from_published(
 
     Args:
         where: the file, for messages; a name like bigcls60 in it says which grids the model has.
-        experiment: base of the recipe; by default the published one that fits the weights.
+        base: experiment that the recipe starts from; by default the published one that fits the weights.
         grids, mask_grids: S and T of each level, where the weights do not tell them.
         categories: names, in the order of labels; by default those in the file, else COCO's.
         aggregation: options of it, where several fit the weights.
@@ -49,7 +49,7 @@ def from_published(
     try:
         ours = to_ours(published)
         found = describe(ours, aggregation)
-        cfg = configuration_for(found, Path(where).stem, experiment, grids, mask_grids)
+        cfg = configuration_for(found, Path(where).stem, base, grids, mask_grids)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     for note in found.notes:

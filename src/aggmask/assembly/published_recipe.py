@@ -23,7 +23,7 @@ _VARIANTS = ("", "_interp", "_bigcls", "_bigcls60")
 def configuration_for(
     found: Description,
     file_name: str,
-    experiment: str | None,
+    base: str | None,
     grids: Sequence[int] | None,
     mask_grids: Sequence[int] | None,
 ) -> dict[str, Any]:
@@ -32,13 +32,13 @@ def configuration_for(
     Args:
         found: what the weights are.
         file_name: without folder and ending; a name like bigcls60 in it says which grids the model has.
-        experiment: base; by default the published one that fits the weights.
+        base: experiment to start from; by default the published one that fits the weights.
         grids, mask_grids: S and T of each level, where the weights do not tell them.
 
     Raises:
         UserError: no such experiment, or grids that do not fit the weights or that nothing tells.
     """
-    names = [experiment] if experiment else _experiments(found, file_name)
+    names = [base] if base else _experiments(found, file_name)
     configurations = ((name, _composed(name)) for name in names)
     first = None
     for name, cfg in configurations:
@@ -49,11 +49,11 @@ def configuration_for(
         name, cfg = first
         _set_levels(cfg, found, grids, mask_grids)
     told = found.mask_grids is not None and found.aggregation is None
-    if grids is None and experiment is None and not told:
+    if grids is None and base is None and not told:
         s = [row["grid"] for row in cfg["model"]["levels"]]
         log.warning(
             "the weights do not tell the category grids; taken: %s. If this model was trained with others, "
-            "say grids=[50,40,24,16,12], or experiment=NAME",
+            "say grids=[50,40,24,16,12], or base=EXPERIMENT",
             "-".join(map(str, s)),
         )
     log.info("recipe of experiment %s", name)
@@ -81,7 +81,7 @@ def _composed(experiment: str) -> dict[str, Any]:
     """The parts of an experiment, wherever Hydra stands (a command may be at work)."""
     known = experiments()
     if experiment not in known:
-        raise UserError(f"experiment={experiment}: there is no such experiment{suggest(experiment, known)}")
+        raise UserError(f"base={experiment}: there is no such experiment{suggest(experiment, known)}")
     state = Singleton.get_state()
     GlobalHydra.instance().clear()
     try:
