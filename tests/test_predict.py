@@ -1,5 +1,7 @@
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from aggmask import predict
 from aggmask.errors import UserError
 from aggmask.metrics.rle import decode
 from aggmask.predictor import read_picture
+from aggmask.structures import Instances
 from tests.runs import command
 from tests.test_evaluate import eager_checkpoint
 
@@ -65,8 +68,14 @@ def test_every_mode_gives_an_overlay_and_results(checkpoint, pictures, monkeypat
 def test_patterns_single_files_and_equal_stems(checkpoint, pictures, tmp_path):
     assert len(predict.pictures(str(pictures / "*.jpg"))) == 3
     assert predict.pictures(str(pictures / "grey.png")) == [pictures / "grey.png"]
-    files = [Path("a/x.jpg"), Path("b/x.png"), Path("y.jpg")]
-    assert [target.name for _, target in predict.targets(files, tmp_path)] == ["x.png", "x_2.png", "y.png"]
+    files = [Path("a/x.jpg"), Path("b/x.png"), Path("x_2.jpg"), Path("y.jpg")]
+    pairs = predict.targets(files, tmp_path)
+    assert [file for file, _ in pairs] == files
+    assert [target.name for _, target in pairs] == ["x.png", "x_2.png", "x_2_2.png", "y.png"]
+    (tmp_path / "a [1]").mkdir()
+    (tmp_path / "a [1]" / "b.png").touch()
+    assert len(predict.pictures(str(tmp_path / "a [1]"))) == 1
+    (tmp_path / "a [1]" / "b.png").unlink()
     with pytest.raises(UserError, match="a folder without pictures"):
         predict.pictures(str(tmp_path))
 
@@ -81,6 +90,60 @@ def test_a_broken_picture_is_named_and_the_others_are_done(checkpoint, pictures,
     assert status == 2
     assert "broken.jpg" in said
     assert (tmp_path / "out" / "good.png").is_file()
+
+
+def test_no_overlay_replaces_a_picture(checkpoint, pictures, monkeypatch, capsys, tmp_path):
+    (tmp_path / "in").mkdir()
+    kept = (tmp_path / "in" / "grey.png", tmp_path / "in" / "web.webp")
+    for file in kept:
+        file.write_bytes((pictures / file.name).read_bytes())
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    for output in ("in", "link"):
+        arguments = [f"checkpoint={checkpoint}", f"source={tmp_path}/in", f"output={tmp_path}/{output}"]
+        status, said = command(monkeypatch, capsys, predict, *arguments)
+        assert status == 2
+        assert "grey.png, which is one of the pictures of source; name another folder" in said
+    assert sorted((tmp_path / "in").iterdir()) == sorted(kept)
+    assert all(file.read_bytes() == (pictures / file.name).read_bytes() for file in kept)
+
+
+def test_results_name_files_from_the_source_folder(checkpoint, pictures, monkeypatch, capsys, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes((pictures / "grey.png").read_bytes())
+    for source in ("", "/*/x.png", "/**/*.png"):
+        arguments = [f"checkpoint={checkpoint}", f"source={tmp_path}{source}", f"output={tmp_path}/out"]
+        status, said = command(monkeypatch, capsys, predict, *arguments, "score_threshold=0.1")
+        assert status == 0, said
+        results = json.loads((tmp_path / "out" / "results.json").read_text())
+        assert {row["file_name"] for row in results} == {"a/x.png", "b/x.png"}
+        shutil.rmtree(tmp_path / "out")
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_picture_has_the_channels_of_the_model(channels, pictures, monkeypatch, tmp_path):
+    """Opacity reaches a model that was trained with it."""
+    seen = []
+    backbone = SimpleNamespace(in_chans=channels)
+
+    class Model:
+        segmenter = SimpleNamespace(backbone=backbone)
+
+        def predict(self, images, threshold):
+            seen.extend(images)
+            return [Instances.empty(images[0].shape[:2])]
+
+    monkeypatch.setattr("aggmask.assembly.build.load", lambda *arguments: Model())
+    image = Image.open(pictures / "rgba.png")
+    image.putalpha(7)
+    image.save(tmp_path / "faint.png")
+    keys = dict.fromkeys(("device", "short_side", "long_side"))
+    predict.predict(keys | {
+        "checkpoint": "", "source": str(tmp_path / "faint.png"), "output": str(tmp_path / "out"), "score_threshold": 0.3
+    })  # fmt: skip
+    assert seen[0].shape == (*SIZE, channels)
+    if channels == 4:
+        assert (seen[0][..., 3] == 7).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (20, 400), (400, 20), (500, 700)])

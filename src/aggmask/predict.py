@@ -30,32 +30,35 @@ def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
         config: plain content of `conf/predict.yaml`.
 
     Returns:
-        What is in `results.json`: COCO results, each with its file's name.
+        What is in `results.json`: COCO results, each with its file's path from the folder that `source` names.
 
     Raises:
-        UserError: there is no picture, or one cannot be read; the others are done first.
+        UserError: there is no picture, an overlay would replace one, or one cannot be read; the others are done first.
     """
     from tqdm import tqdm
 
     from aggmask.assembly.build import load
+    from aggmask.data.decode import pixels_of
     from aggmask.drawing.overlay import draw
     from aggmask.metrics.results import write
     from aggmask.predictor import read_picture
 
     files = pictures(config["source"])
-    model = load(config["checkpoint"], config["device"], config["short_side"], config["long_side"])
     folder = Path(config["output"]).expanduser()
+    pairs = targets(files, folder)
+    model = load(config["checkpoint"], config["device"], config["short_side"], config["long_side"])
+    channels, home = model.segmenter.backbone.in_chans, _home(config["source"])
     folder.mkdir(parents=True, exist_ok=True)
     results, failed = [], []
-    for number, (file, target) in enumerate(tqdm(targets(files, folder), unit="image")):
+    for number, (file, target) in enumerate(tqdm(pairs, unit="image")):
         try:
-            pixels = read_picture(file)
+            pixels = read_picture(file, channels)
         except UserError as error:
             failed.append(str(error))
             continue
         found = model.predict([pixels], config["score_threshold"])[0]
-        draw(pixels, found, config["score_threshold"]).save(target)
-        results += as_results(number, file.name, found)
+        draw(pixels_of(pixels, 3), found, config["score_threshold"]).save(target)
+        results += as_results(number, file.relative_to(home).as_posix(), found)
     write(results, folder / "results.json")
     print(f"{len(files) - len(failed)} pictures, {len(results)} objects: {folder}")
     if failed:
@@ -72,7 +75,7 @@ def pictures(source: str) -> list[Path]:
     path = Path(source).expanduser()
     if path.is_file():
         return [path]
-    pattern = str(path / "**" / "*") if path.is_dir() else str(path)
+    pattern = str(Path(glob.escape(str(path)), "**", "*")) if path.is_dir() else str(path)
     found = sorted(Path(f) for f in glob.glob(pattern, recursive=True) if Path(f).suffix.lower() in _SUFFIXES)
     if not found:
         place = "a folder without pictures" if path.is_dir() else "no such file, folder or pattern"
@@ -81,13 +84,36 @@ def pictures(source: str) -> list[Path]:
 
 
 def targets(files: list[Path], folder: Path) -> list[tuple[Path, Path]]:
-    """Each file with the overlay to write; files of the same stem get a number."""
-    seen: dict[str, int] = {}
-    pairs = []
+    """Each file with the overlay to write; where a name is taken by another overlay, it gets a number.
+
+    Raises:
+        UserError: an overlay would be written over one of the files.
+    """
+    pairs: dict[Path, Path] = {}
     for file in files:
-        count = seen[file.stem] = seen.get(file.stem, 0) + 1
-        pairs.append((file, folder / (f"{file.stem}.png" if count == 1 else f"{file.stem}_{count}.png")))
-    return pairs
+        target, number = folder / f"{file.stem}.png", 1
+        while target in pairs:
+            number += 1
+            target = folder / f"{file.stem}_{number}.png"
+        pairs[target] = file
+    taken = {file.resolve() for file in files}
+    for target, file in pairs.items():
+        if target.resolve() in taken:
+            raise UserError(
+                f"output={folder}: the overlay of {file} would replace {target}, which is one of the pictures of "
+                "source; name another folder"
+            )
+    return [(file, target) for target, file in pairs.items()]
+
+
+def _home(source: str) -> Path:
+    """The folder that `source` names, or that its pattern starts from."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path.parent
+    while not path.is_dir():
+        path = path.parent
+    return path
 
 
 def as_results(image_id: int, file_name: str, found: Instances) -> list[dict[str, Any]]:
