@@ -201,6 +201,18 @@ def test_a_finished_run_is_left_as_it_is(coco, whole, tmp_path, caplog):
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
+def test_categories_in_another_order_are_refused(coco, whole, tmp_path):
+    shutil.copytree(coco, tmp_path / "coco")
+    for file in (tmp_path / "coco" / "annotations").glob("*.json"):
+        content = json.loads(file.read_text())
+        names = [category["name"] for category in content["categories"]]
+        for category, name in zip(content["categories"], reversed(names), strict=True):
+            category["name"] = name
+        file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"What differs:\n  label 0: '\w+' in the checkpoint, '\w+' now"):
+        run(tmp_path / "coco", tmp_path / "run", "plain", f"resume={whole('plain')}/last.ckpt")
+
+
 def test_an_average_is_not_lost_on_the_way(coco, whole, tmp_path, caplog):
     """Taken up without it: refused. Taken up with one that was not there before: told."""
     averaged = torch.load(whole("with all of it") / LAST, weights_only=True)

@@ -60,10 +60,10 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
     # Hydra has made the run's folder, so that it exists says nothing.
     warnings.filterwarnings("ignore", r"(Experiment logs|Checkpoint) directory .* exists and is not empty")
     warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")  # frozen norms, which are meant to be
-    config["resume"] = checkpoint_of(config)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    _warn_of_frozen_noise(config)
     data = build(config["data"])
+    config["resume"] = checkpoint_of(config, lambda: data.categories)
+    _warn_of_frozen_noise(config)
     module = build_module(make_recipe(config, data.categories))
     loggers = [build(node) for node in config["logger"].values() if node]
     if not config["trainer"]["enable_progress_bar"]:

@@ -3,9 +3,14 @@
 import pytest
 import torch
 
-from aggmask.assembly.resume import checkpoint_of
+from aggmask.assembly import resume
 from aggmask.checkpoints.run_folder import LAST
 from aggmask.errors import UserError
+from aggmask.structures import Category
+
+
+def checkpoint_of(config, names=()) -> str | None:
+    return resume.checkpoint_of(config, lambda: [Category(3 * number, name) for number, name in enumerate(names)])
 
 
 def config(folder, resume, **trainer) -> dict:
@@ -70,6 +75,26 @@ def test_another_model_or_optimizer_is_refused_by_name(tmp_path):
         ("model", {"window": 9, "compile": None}, "model.window: 5 in the checkpoint, 9 now"),
         ("optim", {"lr": 0.2}, "optim.lr: 0.1 in the checkpoint, 0.2 now"),
     ):
-        for resume in ("auto", str(tmp_path / LAST)):
+        for asked in ("auto", str(tmp_path / LAST)):
             with pytest.raises(UserError, match=said):
-                checkpoint_of(same | {"resume": resume, part: changed})
+                checkpoint_of(same | {"resume": asked, part: changed})
+
+
+def test_other_categories_are_refused_by_name(tmp_path):
+    """The same number under other names would be trained on without a word, with labels that mean something else."""
+    progress = {"epoch_progress": {"current": {"processed": 1}}}
+    began = {"categories": [[1, "cat"], [2, "dog"], [5, "cow"]]}
+    torch.save({"loops": {"fit_loop": progress}, "global_step": 4, "hyper_parameters": began}, tmp_path / LAST)
+    for asked in ("auto", str(tmp_path / LAST)):
+        words = config(tmp_path, asked, max_epochs=9)
+        assert checkpoint_of(words, ["cat", "dog", "cow"])  # other ids, the same labels
+        with pytest.raises(UserError, match=r"label 0: 'cat' in the checkpoint, 'dog' now\n  label 1: 'dog' in"):
+            checkpoint_of(words, ["dog", "cat", "cow"])
+        with pytest.raises(
+            UserError, match=r"the 3 categories.* have 4.*:\n  label 3: none in the checkpoint, 'emu' now"
+        ):
+            checkpoint_of(words, ["cat", "dog", "cow", "emu"])
+        with pytest.raises(UserError, match=r"label 2: 'cow' in the checkpoint, none now"):
+            checkpoint_of(words, ["cat", "dog"])
+    with pytest.raises(UserError, match=r"label 9: none(.|\n)*\n  and 70 more\nGive it"):
+        checkpoint_of(words, ["cat", "dog", "cow", *map(str, range(80))])

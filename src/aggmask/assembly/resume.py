@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from aggmask.callbacks.agreement import differences
 from aggmask.checkpoints.reading import read_file
 from aggmask.checkpoints.run_folder import newest
 from aggmask.errors import UserError
+from aggmask.structures import Category
 
 log = logging.getLogger(__name__)
 AUTO = "auto"
+_SHOWN = 10  # differing categories that are named
 _KEPT = ("model", "optim")  # what a run goes on with as it began
 # Keys of these that change no number that is kept: where weights came from, how they are computed.
 _FREE = ("model.backbone.pretrained", "model.backbone.weights", "model.backbone.grad_checkpointing", "model.compile")
 
 
-def checkpoint_of(config: Mapping[str, Any]) -> str | None:
+def checkpoint_of(config: Mapping[str, Any], categories: Callable[[], Sequence[Category]]) -> str | None:
     """The file that a run goes on from; says which it is.
 
     Args:
         config: plain: `resume`, `output_dir`, `trainer`, `callbacks`.
+        categories: those of the training data; asked for only where there is a checkpoint.
 
     Raises:
-        UserError: it cannot be read, or belongs to a run of another model or optimizer, or to one that averages its
-            weights, as this one does not.
+        UserError: it cannot be read, or belongs to a run of another model or optimizer or of other categories, or
+            to one that averages its weights, as this one does not.
     """
     resume, folder = config["resume"], config["output_dir"]
     if resume is None and int(os.environ.get("SLURM_RESTART_COUNT") or 0):
@@ -35,7 +39,9 @@ def checkpoint_of(config: Mapping[str, Any]) -> str | None:
     if resume is None:
         return None
     if resume != AUTO:
-        _compare(read_file(resume, key="resume"), config, f"resume={resume}")
+        content = read_file(resume, key="resume")
+        _compare(content, config, f"resume={resume}")
+        _compare_categories(content, categories(), f"resume={resume}")
         return str(resume)
     found = newest(folder)
     if found is None:
@@ -43,6 +49,7 @@ def checkpoint_of(config: Mapping[str, Any]) -> str | None:
         return None
     path, content = found
     _compare(content, config, str(path))
+    _compare_categories(content, categories(), str(path))
     if _finished(content, config["trainer"]):
         log.info("resume=auto: already finished at step %d: %s", content["global_step"], path)
     else:
@@ -81,3 +88,27 @@ def _compare(content: Any, config: Mapping[str, Any], where: str) -> None:
         )
     if averages and not averaged:
         log.warning("%s: keeps no average of the weights: callbacks=ema begins one with those trained so far", where)
+
+
+def _compare_categories(content: Mapping[str, Any], categories: Sequence[Category], where: str) -> None:
+    """Names in the order of labels: what a file calls them by number changes nothing that was learned."""
+    began = content.get("hyper_parameters", {}).get("categories")
+    if began is None:
+        return
+    pairs = enumerate(zip_longest((name for _, name in began), (category.name for category in categories)))
+    changed = [
+        f"\n  label {label}: {_said(old)} in the checkpoint, {_said(new)} now"
+        for label, (old, new) in pairs
+        if old != new
+    ]
+    if changed:
+        more = [f"\n  and {len(changed) - _SHOWN} more"] if len(changed) > _SHOWN else []
+        raise UserError(
+            f"{where}: a run goes on with the {len(began)} categories that it began with, and the training annotations "
+            f"have {len(categories)}. What differs:{''.join([*changed[:_SHOWN], *more])}\nGive it the annotations "
+            "of before (labels follow the order of ids), or begin another run: output_dir=DIR without resume"
+        )
+
+
+def _said(name: str | None) -> str:
+    return "none" if name is None else repr(name)
