@@ -3,7 +3,8 @@
 Ordinary JPEG goes through simplejpeg (libjpeg-turbo: Pillow's pixels in 0.6 of the time), everything else through
 Pillow. Transparency is dropped, not composited: as with OpenCV, what training sees is the stored color, and no
 background is invented. Difference from Pillow: ordinary JPEGs damaged in the middle are refused, not filled with grey.
-Pictures deeper than 8 bits have one scale by their type, whatever their values: 0..65535, floats 0..1.
+Pictures deeper than 8 bits: 16-bit values have one scale, 0..65535, but those that 8 bits hold are taken for such;
+floats lie in 0..1. Other values are stretched, picture by picture, with a warning.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's name 
 DEEP = 65535  # what is white in pictures of more than 8 bits; floats are white at 1
 _DARK = 1 / 8  # of it: a picture without larger values was made for another range
 _logger = logging.getLogger(__name__)
-_told: set[str] = set()  # warnings of this process
+_told: set[str] = set()  # kinds of warnings, in this process
 
 
 def decode_image(data: bytes, name: str, expected_size: tuple[int, int] | None = None, channels: int = 3) -> np.ndarray:
@@ -130,9 +131,8 @@ def _check_size(height: int, width: int) -> None:
 def _decode_other(data: bytes, orientation: int, channels: int, name: str) -> np.ndarray:
     """Stored pixels (first frame) through Pillow."""
     with _open(data) as image:
-        if (largest := _largest(image)) is not None and largest < _DARK and not _told:
-            _logger.warning("%s", too_dark(name, largest))
-            _told.add(name)
+        if (largest := _largest(image)) is not None and 255 / DEEP < largest < _DARK:
+            _warn_once("dark", too_dark(name, largest))
         image.load()
         pixels = _pixels(image, channels)
         if image.format == "TIFF":  # the one format that Pillow rotates by itself
@@ -151,19 +151,29 @@ def _pixels(image: Image.Image, channels: int) -> np.ndarray:
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """uint8 of a one-channel picture with deeper values: integers / 257, floats * 255 (0 where they are no number)."""
-    if values.dtype.kind == "f":
-        values, white = np.where(np.isfinite(values), values, 0), 1
+    """uint8 of a one-channel picture with deeper values."""
+    if values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= DEEP:
+        return (values if values.max() <= 255 else (values.astype(np.int32) + 128) // 257).astype(np.uint8)
+    finite = np.isfinite(values)
+    values = values.astype(np.float64)
+    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
+    if low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
     else:
-        white = DEEP
-    if values.min() < 0 or values.max() > white:
-        raise UserError(
-            f"its values lie in {values.min():g}..{values.max():g}, but those of a picture of {values.dtype} must lie "
-            f"in 0..{white}: save it with 8 or 16 bits, all pictures on the same scale"
+        _warn_once(
+            "stretched",
+            f"A picture has values in {low:g}..{high:g}, which no scale is known for: such pictures are stretched one "
+            "by one, so that the same value looks different in two of them. Write them with 8 or 16 bits on one scale.",
         )
-    if white == 1:
-        return np.rint(values * 255).astype(np.uint8)
-    return ((values.astype(np.int32) + 128) // 257).astype(np.uint8)
+    scaled = (np.where(finite, values, low) - low) / ((high - low) or 1.0) * 255
+    return np.rint(scaled).astype(np.uint8)
+
+
+def _warn_once(kind: str, text: str) -> None:
+    """Once in a process for each kind."""
+    if kind not in _told:
+        _told.add(kind)
+        _logger.warning("%s", text)
 
 
 def largest_value(data: bytes) -> float | None:

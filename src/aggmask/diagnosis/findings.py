@@ -117,8 +117,10 @@ KINDS = {
     "unreadable": Kind(True, "an image file is damaged or none at all", _SKIPS, _OUT_TOO),
     "wrong-size": Kind(True, "an image has another size than the annotations say", _SKIPS, _OUT_TOO),
     "too-dark": Kind(
-        True, "pictures deeper than 8 bits use a small part of their range", "seen nearly black: integers are white at "
-        "65535, floats at 1, whatever a picture's own values", "kept: it is the pictures that have to be written anew",
+        True,
+        "pictures deeper than 8 bits use a small part of their range",
+        "seen nearly black: integers are white at 65535, floats at 1",
+        "kept: it is the pictures that have to be written anew",
     ),
     "stored-frame": Kind(
         False, "an image is turned by its EXIF tag, but annotated as stored", "not turned; other programs may turn it"
