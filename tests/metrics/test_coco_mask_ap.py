@@ -122,6 +122,24 @@ def test_the_backends_give_the_same_bits(made_up):
     assert hot.per_category() == reference.per_category()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ids_below_zero_change_no_number(made_up, backend):
+    expected = filled(*made_up, backend=backend)
+    truth, detections = copy.deepcopy(made_up)
+    for a in truth["annotations"]:
+        a["image_id"], a["category_id"] = a["image_id"] - 940, a["category_id"] - 7
+    for image in truth["images"]:
+        image["id"] -= 940
+    for category in truth["categories"]:
+        category["id"] -= 7
+    metric = CocoMaskAP(truth, [category_id - 7 for category_id in CATEGORY_IDS], backend=backend)
+    for image_id, found in detections.items():
+        metric.update(image_id - 940, *found)
+    assert (values(metric) == values(expected)).all()
+    assert [s.ap for s in metric.per_category().values()] == [s.ap for s in expected.per_category().values()]
+    assert min(a["image_id"] for a in metric.results()) < 0
+
+
 # --- how it is fed ----------------------------------------------------------------------------------------------------
 
 

@@ -34,7 +34,7 @@ def test_what_makes_a_container_for_each_mask_runs_without_it(monkeypatch):
     with pytest.raises(AttributeError):
         results.as_coco([Record()], [1])
     monkeypatch.setattr(evaluators.rle, "area", watching)
-    evaluators._completed([])
+    evaluators._data_sets(ground_truth.GroundTruth({}, {}, []), [])
     monkeypatch.setattr(ground_truth, "_clean", watching)
     ground_truth.load({"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}, [1])
     assert seen == [False, False, False]

@@ -56,6 +56,19 @@ def test_every_image_once_is_the_metric(limit, distinct):
         assert np.nan_to_num(ap, nan=-1) == pytest.approx(categories[category].ap, abs=1e-12)
 
 
+def test_ids_of_images_and_categories_are_those_of_the_file():
+    truth, results = _case()
+    below = ground_truth.GroundTruth(
+        {image_id - 940: size for image_id, size in truth.sizes.items()},
+        truth.categories,
+        [{**a, "image_id": a["image_id"] - 940} for a in truth.annotations],
+    )
+    matches = Matches.of(below, [{**r, "image_id": r["image_id"] - 940} for r in results])
+    assert matches.image_ids.tolist() == sorted(below.sizes)
+    expected = numbers(average_precision(Matches.of(truth, results)))
+    assert numbers(average_precision(matches)) == expected
+
+
 def test_a_resample_is_the_data_set_with_its_images_repeated():
     truth, results = _case(12, seed=3)
     weights = resamples(12, 25, seed=1)

@@ -73,7 +73,7 @@ def evaluate(
     """Match detections to the ground truth of all of `truth`'s images.
 
     Args:
-        results: COCO results with an RLE each; those of unknown categories are ignored.
+        results: COCO results with an RLE each; those of unknown images and categories are ignored.
         max_detections: how many detections of a category count in one image, best first.
 
     Raises:
@@ -83,7 +83,7 @@ def evaluate(
         raise ValueError(f"no evaluator {backend!r}: choose one of {', '.join(get_args(Backend))}")
     limits = sorted({1, 10, 100, max_detections})
     run = _by_hotcoco if backend == "hotcoco" else _by_pycocotools
-    accumulated = run(truth.as_coco(), truth.as_coco(_completed(results)), limits)
+    accumulated = run(*_data_sets(truth, results), limits)
     return Evaluation(accumulated["precision"], accumulated["recall"], sorted(truth.categories), limits, max_detections)
 
 
@@ -97,22 +97,41 @@ def match(truth: GroundTruth, results: list[dict[str, Any]], max_detections: int
         dicts of image_id, category_id, aRng (least and largest area), gtIgnore, and of at most `max_detections`
         detections, best first, dtScores and (for each IoU threshold) dtMatched and dtIgnore.
     """
-    evaluator = hotcoco.COCOeval(
-        hotcoco.COCO(truth.as_coco()), hotcoco.COCO(truth.as_coco(_completed(results))), "segm"
-    )
+    evaluator = hotcoco.COCOeval(*map(hotcoco.COCO, _data_sets(truth, results)), "segm")
     evaluator.params.max_dets = [max_detections]
     evaluator.evaluate()
-    return [entry for entry in evaluator.eval_imgs if entry]
+    images, categories = sorted(truth.sizes), sorted(truth.categories)
+    return [
+        {**entry, "image_id": images[entry["image_id"]], "category_id": categories[entry["category_id"]]}
+        for entry in evaluator.eval_imgs
+        if entry
+    ]
 
 
 @collector_put_off()
-def _completed(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _data_sets(truth: GroundTruth, results: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ground truth and results as COCO data sets; image and category ids are places in their order.
+
+    hotcoco knows no negative ids, and the order decides between equal scores.
+    """
+    images = {image_id: place for place, image_id in enumerate(sorted(truth.sizes))}
+    categories = {category_id: place for place, category_id in enumerate(sorted(truth.categories))}
+
+    def placed(annotation: dict[str, Any]) -> dict[str, int]:
+        return {"image_id": images[annotation["image_id"]], "category_id": categories[annotation["category_id"]]}
+
+    listed = {
+        "images": [{"id": images[i], "height": h, "width": w} for i, (h, w) in truth.sizes.items()],
+        "categories": [{"id": categories[i], "name": name} for i, name in truth.categories.items()],
+    }
+    results = [r for r in results if r["image_id"] in images and r["category_id"] in categories]
     # By hand and not by `loadRes`, which fails on an empty list; areas are those of the masks.
     areas = rle.area([result["segmentation"] for result in results])
-    return [
-        {**result, "id": number, "area": area, "iscrowd": 0}
+    found = [
+        {**result, **placed(result), "id": number, "area": area, "iscrowd": 0}
         for number, (result, area) in enumerate(zip(results, areas, strict=True), start=1)
     ]
+    return {**listed, "annotations": [{**a, **placed(a)} for a in truth.annotations]}, {**listed, "annotations": found}
 
 
 def _by_hotcoco(truth: dict[str, Any], detections: dict[str, Any], limits: list[int]) -> dict[str, Any]:
@@ -134,8 +153,7 @@ def _by_pycocotools(truth: dict[str, Any], detections: dict[str, Any], limits: l
 
 def _indexed(data: dict[str, Any]) -> COCO:
     coco = COCO()
-    # The evaluator writes into annotations, and the ground truth is used again in the next epoch.
-    coco.dataset = {**data, "annotations": [dict(annotation) for annotation in data["annotations"]]}
+    coco.dataset = data
     coco.createIndex()
     return coco
 

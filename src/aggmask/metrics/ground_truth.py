@@ -38,14 +38,6 @@ class GroundTruth:
         sizes = {image_id: size for image_id, size in self.sizes.items() if image_id in image_ids}
         return replace(self, sizes=sizes, annotations=[a for a in self.annotations if a["image_id"] in sizes])
 
-    def as_coco(self, annotations: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-        """A COCO data set of these images and categories, with the ground truth or with other annotations."""
-        return {
-            "images": [{"id": i, "height": h, "width": w} for i, (h, w) in self.sizes.items()],
-            "categories": [{"id": i, "name": name} for i, name in self.categories.items()],
-            "annotations": self.annotations if annotations is None else annotations,
-        }
-
 
 @collector_put_off()
 def load(annotations: str | Path | dict[str, Any], category_ids: Sequence[int]) -> GroundTruth:
