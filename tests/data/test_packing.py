@@ -105,6 +105,17 @@ def test_a_box_without_extent_is_that_of_the_mask_and_counted(box):
     assert facts["told"] == {"with a box of no width or height got that of their mask": 1}
 
 
+@pytest.mark.parametrize(
+    ("marks", "target"),
+    [({"ignore": 1}, False), ({"ignore": True}, False), ({"ignore": 0}, True), ({"ignore": None, "iscrowd": 0}, True),
+     ({"ignore": []}, True), ({"ignore": 0, "iscrowd": 1}, False)],
+)  # fmt: skip
+def test_what_is_marked_ignore_is_no_target(marks, target):
+    arrays, facts = packed({"segmentation": [SQUARE], **marks})
+    assert arrays["crowd"].tolist() == [not target]
+    assert facts["told"] == ({"marked `ignore` are no targets": 1} if marks["ignore"] else {})
+
+
 def test_given_values_are_kept():
     arrays, _ = packed({"segmentation": [SQUARE], "area": 7, "bbox": [0, 0, "2.5", 3], "iscrowd": False, "id": 4.0})
     assert arrays["areas"].tolist() == [7.0]

@@ -10,7 +10,7 @@ import codecs
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -64,9 +64,15 @@ class Annotation(msgspec.Struct, gc=False):
     image_id: _Id
     category_id: _Id
     iscrowd: bool | int | None = None
+    ignore: Any = None  # of any type: what Python takes for true
     area: float | None = None
     bbox: Box | None = None
     segmentation: msgspec.Raw = msgspec.Raw(b"null")  # of many shapes: decoded one by one, see `segmentation`
+
+    @property
+    def is_target(self) -> bool:
+        """Whether training learns it."""
+        return not self.iscrowd and not self.ignore
 
 
 class Category(msgspec.Struct):

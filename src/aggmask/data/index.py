@@ -41,7 +41,7 @@ class ImageAnnotations:
     """The n annotations of one image, in order of annotation, crowds included, in the frame of the annotation file."""
 
     labels: np.ndarray  # (n,) int64 contiguous label: place in `AnnotationIndex.categories`
-    crowd: np.ndarray  # (n,) bool
+    crowd: np.ndarray  # (n,) bool: never a target, as a crowd or by its mark `ignore`
     areas: np.ndarray  # (n,) float64, the file's own `area`, pixels
     boxes: np.ndarray  # (n, 4) float64 x y w h, pixels
     ids: np.ndarray  # (n,) int64 annotation ids

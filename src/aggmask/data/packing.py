@@ -44,6 +44,8 @@ def pack(data: bytes, source: str) -> tuple[dict[str, np.ndarray], dict]:
                 pairs = are_pairs(shape)
                 told[f"{'with points as pairs' if pairs else 'without a usable mask'} were left out"] += 1
                 continue
+            if a.ignore and not a.iscrowd:
+                told["marked `ignore` are no targets"] += 1
             given = a.bbox is not None and a.bbox.has_extent
             boxes.extend(a.bbox.numbers if given else masks.last_box())
             if a.bbox is not None and not given:
@@ -65,7 +67,7 @@ def pack(data: bytes, source: str) -> tuple[dict[str, np.ndarray], dict]:
         "name_ends": _ends([len(name) for name in names]),
         "annotation_ends": _ends(per_image),
         "labels": np.array([label_of[a.category_id] for a in found], np.int64),
-        "crowd": np.array([bool(a.iscrowd) for a in found], np.bool_),
+        "crowd": np.array([not a.is_target for a in found], np.bool_),
         "areas": np.frombuffer(areas, np.float64),
         "boxes": np.frombuffer(boxes, np.float64).reshape(-1, 4),
         "ids": np.array([a.id for a in found], np.int64),

@@ -93,6 +93,9 @@ KINDS = {
     "flat": Kind(False, "a polygon is not in a list of polygons", "read as one polygon", "put into a list"),
     "parts": Kind(False, "an object has several parts", "all of them are one object"),
     "crowd": Kind(False, "a crowd", "never a target; detections on it count neither way"),
+    "ignore": Kind(
+        False, "an annotation marked `ignore`", "never a target; evaluated as any other object, as pycocotools does"
+    ),
     # categories and images, as the file has them
     "category-gaps": Kind(False, "category ids have gaps, or do not start at 1", "labels count them through; ids in "
                           "results are the file's"),

@@ -53,6 +53,8 @@ class MaskCheck:
             return None
         if annotation.iscrowd:
             self.findings.add("crowd", name)
+        elif annotation.ignore:
+            self.findings.add("ignore", name)
         if isinstance(mask, dict):
             if not mask["counts"]:
                 self.findings.add("no-mask", name, "its RLE has no pixel")

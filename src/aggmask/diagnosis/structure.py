@@ -154,7 +154,7 @@ def _annotations(examination: Examination, progress: Progress) -> None:
         if mask is None:
             repairs.drop("annotations", position)
             continue
-        content = image_id, category_id, bool(a.iscrowd), hash(mask)
+        content = image_id, category_id, bool(a.iscrowd), a.is_target, hash(mask)
         first = seen.setdefault(content, (position, a.id))
         if first[0] != position:
             findings.add("repeated-annotation", _name(a), f"the same as annotation {first[1]}")
@@ -163,7 +163,7 @@ def _annotations(examination: Examination, progress: Progress) -> None:
 
 def _image_records(examination: Examination) -> None:
     file, findings, repairs = examination.file.file, examination.findings, examination.repairs
-    objects = Counter(a.image_id for a in file.annotations if not a.iscrowd)
+    objects = Counter(a.image_id for a in file.annotations if a.is_target)
     files: dict[str, Image] = {}
     merged: dict[int, int] = {}
     for position, image in zip(examination.file.positions["images"], file.images, strict=True):
