@@ -200,10 +200,13 @@ class Detections(_Indexed):
 class Instances(_Indexed):
     """n objects in the original image frame."""
 
-    masks: Tensor  # (n, H, W) bool
+    masks: Tensor  # (n, H, W) bool; `geometry.cropped.CroppedMasks` where they are only looked at one by one
     scores: Tensor  # (n,) float
     labels: Tensor  # (n,) long, contiguous from 0
     categories: Sequence[Category] = ()
+
+    def __getitem__(self, keep: Any) -> Instances:
+        return replace(self, masks=self.masks[keep], scores=self.scores[keep], labels=self.labels[keep])
 
     @classmethod
     def empty(cls, size: tuple[int, int], categories: Sequence[Category] = ()) -> Instances:

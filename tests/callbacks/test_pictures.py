@@ -1,12 +1,22 @@
 """The budget, and what a W&B mask says. That pictures arrive: `tests/test_wandb.py` and `tests/test_train.py`."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from pytorch_lightning.loggers import WandbLogger
 
 from aggmask.callbacks.pictures import ValidationPictures, budget_due, flat_mask, mask_labels, padded
+from aggmask.data.coco import CocoInstances
+from aggmask.data.index import AnnotationIndex
+from aggmask.data.storage import open_storage
 from aggmask.errors import UserError
-from aggmask.structures import Category, Instances
+from aggmask.geometry.frame import Frame
+from aggmask.structures import Category, Detections, ImageBatch, Instances
+from benchmarks.harness import forget_peak, give_back, peak_mb, resident_mb
 
 
 def sent(budget: int, evaluations: int, steps: float) -> list[int]:
@@ -74,3 +84,46 @@ def test_padding_is_below_and_at_the_right():
 def test_a_negative_budget_is_refused(tmp_path):
     with pytest.raises(UserError, match="sends=-1: must not be negative"):
         ValidationPictures(str(tmp_path), sends=-1)
+
+
+def crowded(folder, side: int, count: int) -> CocoInstances:
+    """One picture with many small objects."""
+    Image.fromarray(np.full((side, side, 3), 90, np.uint8)).save(folder / "a.png")
+    corners = np.random.default_rng(0).integers(0, side - 40, (count, 2)).tolist()
+    annotations = [
+        {"id": i, "image_id": 1, "category_id": 1, "bbox": [x, y, 30, 30], "area": 900, "iscrowd": 0,
+         "segmentation": [[x, y, x + 30, y, x + 30, y + 30, x, y + 30]]}
+        for i, (x, y) in enumerate(corners, 1)
+    ]  # fmt: skip
+    images = [{"id": 1, "file_name": "a.png", "width": side, "height": side}]
+    content = {"images": images, "categories": [{"id": 1, "name": "cell"}], "annotations": annotations}
+    (folder / "a.json").write_text(json.dumps(content))
+    index = AnnotationIndex.open(folder / "a.json", folder / "cache")
+    return CocoInstances(index, open_storage(str(folder)), None, training=False)
+
+
+def test_many_objects_of_a_large_picture_are_never_held_as_whole_masks(tmp_path):
+    side, count = 1600, 150  # 384 MB as whole masks, once
+    data = crowded(tmp_path, side, count)
+    masks = torch.zeros(count, side // 16, side // 16)
+    for number, (row, column) in enumerate(torch.randint(0, side // 16 - 3, (count, 2)).tolist()):
+        masks[number, row : row + 3, column : column + 3] = 1
+    zeros = torch.zeros(count, dtype=torch.long)
+    outputs = [Detections(torch.full((count,), 0.9), zeros, masks, zeros, zeros)]
+    batch = ImageBatch(torch.zeros(1, 3, 8, 8), [Frame.resized((side, side), (side // 4, side // 4))], [1])
+    trainer = SimpleNamespace(
+        sanity_checking=False, is_global_zero=True, datamodule=SimpleNamespace(val_dataset=data),
+        loggers=[WandbLogger(offline=True, save_dir=tmp_path)], global_step=1, estimated_stepping_batches=2,
+    )  # fmt: skip
+    decoder = SimpleNamespace(mask_threshold=0.5, pixels_at_once=side * side)
+    shown = ValidationPictures(str(tmp_path / "pictures"), sends=0)
+    shown.on_validation_epoch_start(trainer, None)
+    give_back()
+    forget_peak()
+    before = resident_mb()
+    model = SimpleNamespace(decoder=decoder, categories=data.index.categories)
+    shown.on_validation_batch_end(trainer, model, outputs, batch, 0)
+    assert peak_mb() - before < 200
+    assert all(len(np.unique(layer["mask_data"])) == 10 for layer in shown._shown[0].layers.values())
+    shown.on_validation_epoch_end(trainer, model)
+    assert (tmp_path / "pictures" / "1.png").is_file()

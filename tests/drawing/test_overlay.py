@@ -9,6 +9,7 @@ from PIL import Image
 
 from aggmask.drawing import overlay
 from aggmask.drawing.overlay import OPACITY, PALETTE, beside, contact_sheet, draw
+from aggmask.geometry.cropped import overlap
 from aggmask.structures import Category, Instances
 
 GRAY = 120
@@ -152,7 +153,7 @@ def test_labels_of_a_crowd_keep_off_each_other(monkeypatch):
     monkeypatch.setattr(overlay, "_hidden", noted)
     draw(gray(600, 800), objects((600, 800), boxes))
     assert len(lists[-1]) == 6
-    assert not any(overlay._overlap(a, b) for a, b in itertools.combinations(lists[-1], 2))
+    assert not any(overlap(a, b) for a, b in itertools.combinations(lists[-1], 2))
 
 
 def test_strokes_follow_the_size_of_the_picture():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -13,13 +13,22 @@ from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from aggmask.callbacks.keys import PICTURES, logged_step
-from aggmask.decoding.decode import as_instances
 from aggmask.drawing.overlay import beside, contact_sheet, draw
 from aggmask.errors import UserError
 from aggmask.files import write_whole
+from aggmask.geometry.cropped import CroppedMasks, cropped
 from aggmask.structures import Detections, ImageBatch, Instances
 
 _IDS = 255  # that a W&B mask has beside 0, the background, which is not shown
+
+
+class _Shown(NamedTuple):
+    """A picture that is written, and what W&B draws by itself, where it is used."""
+
+    image_id: int
+    picture: Image.Image
+    pixels: np.ndarray | None  # (H, W, 3) uint8, original frame
+    layers: dict[str, dict[str, Any]]
 
 
 class ValidationPictures(pl.Callback):
@@ -39,7 +48,7 @@ class ValidationPictures(pl.Callback):
         if count < 0 or sends < 0:
             raise UserError(f"callbacks.pictures: count={count}, sends={sends}: must not be negative")
         self.folder, self.count, self.score_threshold, self.sends = Path(folder), count, score_threshold, sends
-        self._shown: list[tuple[int, np.ndarray, Instances, Instances, Image.Image]] = []
+        self._shown: list[_Shown] = []
         self._used = 0  # of the budget
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -61,18 +70,23 @@ class ValidationPictures(pl.Callback):
                 return
             found = found[found.scores >= self.score_threshold]
             decoder = pl_module.decoder
-            instances = as_instances(found, frame, pl_module.categories, decoder.mask_threshold, decoder.pixels_at_once)
+            parts = frame.masks_to_original(found.masks, decoder.pixels_at_once, decoder.mask_threshold)
+            masks = CroppedMasks.of(frame.original, (mask for part in parts for mask in part.cpu().numpy()))
+            instances = Instances(masks, found.scores.cpu(), found.labels.cpu(), pl_module.categories)
             pixels, truth = trainer.datamodule.val_dataset.original(image_id)
             picture = beside(draw(pixels, truth), draw(pixels, instances, self.score_threshold, like=truth))
-            self._shown.append((image_id, pixels, truth, instances, picture))
+            # Only what is flat is kept until the epoch ends, however many objects there are.
+            flat = any(isinstance(logger, WandbLogger) for logger in trainer.loggers)
+            layers = {"ground_truth": _layer(truth), "prediction": _layer(instances)} if flat else {}
+            self._shown.append(_Shown(image_id, picture, pixels if flat else None, layers))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self._shown:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        for image_id, *_, picture in self._shown:
-            self._write(f"{image_id}.png", picture)
-        self._write("sheet.png", contact_sheet([picture for *_, picture in self._shown], columns=2))
+        for shown in self._shown:
+            self._write(f"{shown.image_id}.png", shown.picture)
+        self._write("sheet.png", contact_sheet([shown.picture for shown in self._shown], columns=2))
         due = budget_due(self.sends, trainer.global_step, trainer.estimated_stepping_batches, self._used)
         if due > self._used:
             self._used = due
@@ -93,11 +107,12 @@ class ValidationPictures(pl.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 # W&B draws all pictures of a key in the size of the first one.
-                size = tuple(np.max([pixels.shape[:2] for _, pixels, *_ in self._shown], axis=0))
-                logger.log_metrics({PICTURES: [_wandb_image(*shown[:4], size) for shown in self._shown]}, step)
+                size = tuple(np.max([shown.pixels.shape[:2] for shown in self._shown], axis=0))
+                logger.log_metrics({PICTURES: [_wandb_image(shown, size) for shown in self._shown]}, step)
             elif isinstance(logger, TensorBoardLogger):
-                for image_id, *_, picture in self._shown:
-                    logger.experiment.add_image(f"{PICTURES}/{image_id}", np.asarray(picture), step, dataformats="HWC")
+                for shown in self._shown:
+                    name, picture = f"{PICTURES}/{shown.image_id}", np.asarray(shown.picture)
+                    logger.experiment.add_image(name, picture, step, dataformats="HWC")
 
 
 def budget_due(budget: int, step: int, steps: float, used: int) -> int:
@@ -107,14 +122,15 @@ def budget_due(budget: int, step: int, steps: float, used: int) -> int:
     return min(budget * step // max(int(steps), 1), budget)
 
 
-def _wandb_image(
-    image_id: int, pixels: np.ndarray, truth: Instances, found: Instances, size: tuple[int, int]
-) -> wandb.Image:
-    masks = {}
-    for name, shown in (("ground_truth", truth), ("prediction", found)):
-        labels = mask_labels([category.name for category in shown.categories])
-        masks[name] = {"mask_data": padded(flat_mask(shown), size), "class_labels": labels}
-    return wandb.Image(padded(pixels, size), caption=str(image_id), masks=masks)
+def _layer(instances: Instances) -> dict[str, Any]:
+    """Objects as W&B takes them."""
+    labels = mask_labels([category.name for category in instances.categories])
+    return {"mask_data": flat_mask(instances), "class_labels": labels}
+
+
+def _wandb_image(shown: _Shown, size: tuple[int, int]) -> wandb.Image:
+    masks = {name: layer | {"mask_data": padded(layer["mask_data"], size)} for name, layer in shown.layers.items()}
+    return wandb.Image(padded(shown.pixels, size), caption=str(shown.image_id), masks=masks)
 
 
 def padded(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -148,6 +164,6 @@ def flat_mask(instances: Instances) -> np.ndarray:
         copy = seen[label] = seen.get(label, -1) + 1
         ids.append(copy % n * categories + label + 1 if n else number % _IDS + 1)
     flat = np.zeros(instances.size, dtype=np.uint8)
-    for number in reversed(range(len(ids))):
-        flat[instances.masks[number].cpu().numpy()] = ids[number]
+    for ((x1, y1, x2, y2), inside), i in reversed(list(zip(cropped(instances.masks).crops, ids, strict=True))):
+        flat[y1:y2, x1:x2][inside] = i
     return flat

@@ -21,6 +21,7 @@ from aggmask.data.raster import Segmentation, bitmap, rasterize
 from aggmask.data.sampler import Sample
 from aggmask.data.storage import Storage
 from aggmask.data.transforms import ColorJitter, apply_frame
+from aggmask.geometry.cropped import CroppedMasks
 from aggmask.geometry.frame import Frame, Size, pad_to_multiple
 from aggmask.structures import ImageBatch, Instances, Objects
 
@@ -149,17 +150,15 @@ class CocoInstances(Dataset):
         return objects, [annotations.segmentations[k] for k in single[shown]]
 
     def original(self, image_id: int) -> tuple[np.ndarray, Instances]:
-        """An image as it is, (H, W, 3) uint8, and its annotated objects (no crowds) in the original frame."""
+        """An image as it is, (H, W, 3) uint8, and its annotated objects (no crowds) in the original frame, cropped."""
         i = int(np.searchsorted(self.index.image_ids, image_id))
         name, size = self.index.file_name(i), tuple(self.index.sizes[i].tolist())
         image = decode_image(self.storage.read(name), name, expected_size=size)
         annotations = self.index.annotations(i)
         single = np.flatnonzero(~annotations.crowd)
-        truth = Instances.empty(size, self.index.categories)
-        bitmaps = [bitmap(annotations.segmentations[k], size) for k in single]
-        truth.masks = torch.cat([truth.masks, *(torch.from_numpy(b)[None] for b in bitmaps)])
-        truth.labels, truth.scores = torch.from_numpy(annotations.labels[single]), torch.ones(len(single))
-        return image, truth
+        masks = CroppedMasks.of(size, (bitmap(annotations.segmentations[k], size) for k in single))
+        labels, scores = torch.from_numpy(annotations.labels[single]), torch.ones(len(single))
+        return image, Instances(masks, scores, labels, self.index.categories)
 
 
 def collate(images: Sequence[ImageBatch]) -> ImageBatch:

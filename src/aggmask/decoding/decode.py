@@ -184,8 +184,8 @@ def as_instances(
     Args:
         chunk_pixels: see `Frame.masks_to_original`.
     """
-    instances = Instances.empty(frame.original, categories)
-    masks = [m.cpu() for m in frame.masks_to_original(found.masks, chunk_pixels, mask_threshold)]
-    instances.masks = torch.cat([instances.masks, *masks])
-    instances.scores, instances.labels = found.scores.cpu(), found.labels.cpu()
-    return instances
+    masks, done = torch.empty((len(found), *frame.original), dtype=torch.bool), 0
+    for part in frame.masks_to_original(found.masks, chunk_pixels, mask_threshold):
+        masks[done : done + len(part)] = part
+        done += len(part)
+    return Instances(masks, found.scores.cpu(), found.labels.cpu(), categories)

@@ -7,6 +7,7 @@ colors left. The choice follows from the order of the scores alone, so that a pi
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +16,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
+from aggmask.geometry.cropped import Box, Crop, cropped, overlap, shared
 from aggmask.structures import Instances
 
-Box = tuple[int, int, int, int]  # x1 y1 x2 y2, half-open, pixels
 # Saturated, far apart in hue and lightness, neighbors in the list most of all.
 PALETTE = (
     (255, 59, 48), (0, 122, 255), (255, 215, 0), (52, 199, 89), (191, 64, 255), (0, 199, 190), (250, 115, 0),
@@ -38,7 +39,8 @@ def draw(
 
     Args:
         image: path, PIL image, (H, W, 3) uint8 array or (3, H, W) uint8 tensor, original frame.
-        instances: n objects of that frame; those with a lower score than the threshold are left out.
+        instances: n objects of that frame, masks cropped or not; those with a lower score than the threshold are left
+            out.
         max_objects: draw only so many, best first; None for all.
         like: objects of another picture of this image (ground truth): whatever is the same has its color there.
 
@@ -57,8 +59,9 @@ def draw(
     shown = instances[order.to(instances.scores.device)]
     factor = math.ceil(READABLE / max(picture.size))
     picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    windows = [_window(mask, factor) for mask in shown.masks.cpu().numpy()]
-    given = _colors_like(shown, like, factor) if like is not None else {}
+    masks = cropped(shown.masks).crops
+    windows = [_enlarged(crop, factor) for crop in masks]
+    given = _colors_like(masks, cropped(like.masks).crops, factor) if like is not None else {}
     colors = _colors([window for window, _ in windows], given)
     canvas = np.array(picture)
     painted = list(zip(windows, colors, strict=True))[::-1]  # the best object lies on top
@@ -134,14 +137,13 @@ def _extent(picture: Image.Image) -> float:
     return math.sqrt(short * min(long, 4 * short))
 
 
-def _window(mask: np.ndarray, factor: int) -> tuple[Box, np.ndarray]:
-    """The box around an (H, W) mask and the (h, w) mask inside of it, both enlarged; an empty box for an empty mask."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return (0, 0, 0, 0), mask[:0, :0]
-    y1, y2, x1, x2 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-    inside = mask[y1:y2, x1:x2].repeat(factor, 0).repeat(factor, 1)
-    return (x1 * factor, y1 * factor, x2 * factor, y2 * factor), inside
+def _enlarged(crop: Crop, factor: int) -> Crop:
+    box, inside = crop
+    return _scaled(box, factor), inside.repeat(factor, 0).repeat(factor, 1) if factor > 1 else inside
+
+
+def _scaled(box: Box, factor: int) -> Box:
+    return tuple(side * factor for side in box)
 
 
 def _colors(boxes: list[Box], given: Mapping[int, int] | None = None) -> list[tuple[int, int, int]]:
@@ -153,28 +155,26 @@ def _colors(boxes: list[Box], given: Mapping[int, int] | None = None) -> list[tu
     chosen = dict(given or {})
     for i, box in enumerate(boxes):
         if i not in chosen:
-            touching = {color for other, color in chosen.items() if _overlap(box, boxes[other], margin=1)}
+            touching = {color for other, color in chosen.items() if overlap(box, boxes[other], margin=1)}
             used = list(chosen.values())
             costs = [(color in touching, used.count(color)) for color in range(len(PALETTE))]
             chosen[i] = costs.index(min(costs))
     return [PALETTE[chosen[i]] for i in range(len(boxes))]
 
 
-def _colors_like(shown: Instances, like: Instances, factor: int) -> dict[int, int]:
+def _colors_like(shown: Sequence[Crop], like: Sequence[Crop], factor: int) -> dict[int, int]:
     """Object -> the color that `draw` gives its partner in `like`, an IoU of more than a half."""
-    windows = [_window(mask, factor)[0] for mask in like.masks.cpu().numpy()]
-    colors = [PALETTE.index(color) for color in _colors(windows)]
-    ours, theirs = (each.masks.flatten(1).float().cpu() for each in (shown, like))
-    shared = ours @ theirs.T
-    union = ours.sum(1)[:, None] + theirs.sum(1) - shared
-    return {int(i): colors[j] for i, j in (shared > union / 2).nonzero().tolist()}
-
-
-def _overlap(a: Box, b: Box, margin: int = 0) -> int:
-    """Pixels that two boxes share, the first grown by a margin."""
-    width = min(a[2] + margin, b[2]) - max(a[0] - margin, b[0])
-    height = min(a[3] + margin, b[3]) - max(a[1] - margin, b[1])
-    return max(0, width) * max(0, height)
+    colors = [PALETTE.index(color) for color in _colors([_scaled(box, factor) for box, _ in like])]
+    areas = [[int(np.count_nonzero(mask)) for _, mask in crops] for crops in (shown, like)]
+    found = {}
+    for i, j in itertools.product(range(len(shown)), range(len(like))):
+        ours, theirs = areas[0][i], areas[1][j]
+        # What is shared is at most what the boxes share: few pairs need to be looked at.
+        if 2 * overlap(shown[i][0], like[j][0]) > max(ours, theirs):
+            both = shared(shown[i], like[j])
+            if both > (ours + theirs - both) / 2:
+                found[i] = colors[j]
+    return found
 
 
 def _fill(canvas: np.ndarray, box: Box, mask: np.ndarray, color: tuple[int, int, int]) -> None:
@@ -237,8 +237,8 @@ def _label(picture: Image.Image, boxes: list[Box], texts: list[str], colors: lis
 
 def _hidden(place: Box, labels: list[Box], objects: list[Box]) -> tuple[float, float]:
     """How much a label here would cover: of other labels first, then of objects, each relative to its size."""
-    covered = sum(_overlap(place, label, margin=1) for label in labels)
-    return covered, sum(_overlap(place, box) / max(1, _overlap(box, box)) for box in objects)
+    covered = sum(overlap(place, label, margin=1) for label in labels)
+    return covered, sum(overlap(place, box) / max(1, overlap(box, box)) for box in objects)
 
 
 def _places(box: Box, width: int, height: int, size: tuple[int, int]) -> list[Box]:

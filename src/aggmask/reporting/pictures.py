@@ -11,6 +11,7 @@ from PIL import Image
 
 from aggmask.drawing.overlay import draw
 from aggmask.errors import UserError
+from aggmask.geometry.cropped import CroppedMasks
 from aggmask.metrics import rle
 from aggmask.reporting.summary import Summary
 from aggmask.structures import Category, Instances
@@ -64,12 +65,10 @@ def _by_image(results: Sequence[dict[str, Any]], image_ids: Sequence[int]) -> di
 def _instances(results: list[dict[str, Any]], size: tuple[int, int], categories: Sequence[Category]) -> Instances:
     """COCO results of one image as objects of the original frame."""
     labels = {category.id: label for label, category in enumerate(categories)}
-    instances = Instances.empty(size, categories)
-    bitmaps = [torch.from_numpy(rle.decode(result["segmentation"]["counts"], size))[None] for result in results]
-    instances.masks = torch.cat([instances.masks, *bitmaps])
-    instances.scores = torch.tensor([result["score"] for result in results])
-    instances.labels = torch.tensor([labels[result["category_id"]] for result in results], dtype=torch.long)
-    return instances
+    masks = CroppedMasks.of(size, (rle.decode(result["segmentation"]["counts"], size) for result in results))
+    scores = torch.tensor([result["score"] for result in results])
+    found = torch.tensor([labels[result["category_id"]] for result in results], dtype=torch.long)
+    return Instances(masks, scores, found, categories)
 
 
 def _drawn(pixels: np.ndarray, instances: Instances, truth: Instances) -> Image.Image:
