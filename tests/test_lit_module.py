@@ -3,10 +3,11 @@ import pytest
 from aggmask.assembly.build import build, build_module, make_recipe
 from aggmask.assembly.config import plain
 from aggmask.errors import UserError
-from aggmask.lit_module import matching_ids
+from aggmask.lit_module import SegmentationModule, matching_ids
+from aggmask.metrics import ground_truth
 from aggmask.structures import Category
 from tests.data.make_coco import make_coco
-from tests.runs import SMALL, composed
+from tests.runs import SMALL, composed, small_run
 
 OWN = [Category(1, "disk"), Category(5, "ring")]
 
@@ -43,6 +44,16 @@ def test_equal_names_are_told_apart_by_their_ids():
 def test_a_name_that_stands_for_several_categories_is_refused(own, found, told):
     with pytest.raises(UserError, match="f has " + told):
         matching_ids([Category(id, "crane") for id in own], [Category(id, "crane") for id in found], "f")
+
+
+def test_ground_truth_that_cannot_be_read_ends_a_training_before_its_first_step(tmp_path, monkeypatch):
+    def load(*_):
+        raise UserError("no ground truth")
+
+    monkeypatch.setattr(ground_truth, "load", load)
+    monkeypatch.setattr(SegmentationModule, "training_step", lambda *_: pytest.fail("a step was made"))
+    with pytest.raises(UserError, match="no ground truth"):
+        small_run("solo_r50", make_coco(tmp_path / "coco", images=2, val_images=1), tmp_path / "run")
 
 
 def test_a_ceiling_on_asked_cells_draws_by_seed_epoch_and_images(tmp_path):

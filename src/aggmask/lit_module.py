@@ -57,6 +57,7 @@ class SegmentationModule(pl.LightningModule):
             data = self.trainer.datamodule
             ids = matching_ids(self.categories, data.val_dataset.index.categories, data.val.annotations)
             self.metric = self.make_metric(data.val.annotations, category_ids=ids)
+            self.metric.read_ground_truth()
 
     def losses(self, batch: ImageBatch) -> dict[str, Tensor]:
         """The criterion's weighted scalars for a batch."""

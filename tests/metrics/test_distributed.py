@@ -33,6 +33,10 @@ def process(rank, processes, backend, folder):
     metric = CocoMaskAP(folder / ("truth.json" if rank == 0 else "missing.json"), CATEGORY_IDS, backend)
     share = shares(data_set(seed=5)[1], processes)[rank]
     seen = {}
+    with pytest.raises(UserError) as raised:
+        CocoMaskAP(folder / "missing.json", CATEGORY_IDS, backend).read_ground_truth()
+    seen["unreadable"] = str(raised.value)
+    metric.read_ground_truth()
     for epoch in ("first", "second"):
         for image_id, found in share:
             metric.update(image_id, *found)
@@ -102,6 +106,7 @@ def test_several_processes_are_as_good_as_one(processes, backend, tmp_path):
         assert there["first categories"] == there["second categories"]
         assert there["first categories"] == {str(k): list(v) for k, v in one.per_category().items()}
         assert there["collectives"] == 5  # barrier, sizes, bytes; length and content of the answer
+        assert "missing.json does not exist" in there["unreadable"]
         assert there["mistake"].startswith("UserError: image 123456 was predicted")
     for epoch in ("first", "second"):
         assert json.loads((tmp_path / f"results_{epoch}.json").read_text()) == one.results()

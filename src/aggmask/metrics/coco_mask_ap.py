@@ -10,7 +10,7 @@ one gather, whatever the number of images.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -38,7 +38,8 @@ class CocoMaskAP(torchmetrics.Metric):
     """Twelve COCO numbers over images that are given one at a time.
 
     Under a process group `compute` gathers all detections (each image once), the first process evaluates, and every
-    process gets the numbers, or the error. The annotation file is read by that process only, when it is needed.
+    process gets the numbers, or the error. The annotation file is read by that process only, when it is needed or by
+    `read_ground_truth`.
 
     Args:
         annotations: COCO annotation file (path or fsspec address), or its content.
@@ -120,21 +121,22 @@ class CocoMaskAP(torchmetrics.Metric):
             UserError: on every process, for an unknown image, masks of another size than the file's image, or an
                 unusable annotation file.
         """
-        outcome, error = None, None
-        if not self._is_synced or dist.get_rank(self.process_group) == 0:
-            try:
-                outcome = self._evaluate()
-            except Exception as raised:  # the other processes are waiting for an answer
-                error = raised
-        if self._is_synced:
-            outcome, error = self._tell_all(outcome, error)
-        if error is not None:
+        try:
+            summary, self._per_category = self._by_first(self._is_synced, self._evaluate)
+        except Exception:
             if self._is_synced:
                 self.unsync()  # torchmetrics does not after an exception, and could then not be reset
-            raise error
-        summary, self._per_category = outcome
+            raise
         device = "cpu" if self.device.type == "mps" else self.device  # mps has no float64
         return {name: torch.tensor(value, dtype=torch.float64, device=device) for name, value in summary.items()}
+
+    def read_ground_truth(self) -> None:
+        """Read the annotation file now and not at the first `compute`, so that what is wrong with it shows early.
+
+        Raises:
+            UserError: on every process, for an unusable annotation file.
+        """
+        self._by_first(self._several, lambda: bool(self._ground_truth()))
 
     def per_category(self) -> dict[int, CategoryScore]:
         """Category id -> (name, ap, ap50) of the last `compute`, on every process; -1 where there is no ground truth.
@@ -158,7 +160,7 @@ class CocoMaskAP(torchmetrics.Metric):
         Raises:
             RuntimeError: several processes, and nothing was computed since the last update or reset.
         """
-        if dist.is_available() and dist.is_initialized() and self._to_sync:
+        if self._several:
             if dist.get_rank(self.process_group):
                 return
             if self._gathered is None:
@@ -190,9 +192,7 @@ class CocoMaskAP(torchmetrics.Metric):
     def _evaluate(self) -> tuple[dict[str, float], dict[int, CategoryScore]]:
         if self._is_synced:
             self._gathered = self.records.cpu().numpy().tobytes()
-        if self._truth is None:
-            self._truth = ground_truth.load(self.annotations, self.category_ids)
-        truth, detections = self._truth, self._detections()
+        truth, detections = self._ground_truth(), self._detections()
         _check_images(detections, truth)
         if len(detections) < len(truth.sizes):
             if len(detections) not in self._warned_at:
@@ -202,6 +202,30 @@ class CocoMaskAP(torchmetrics.Metric):
         found = results.as_coco(detections, self.category_ids)
         evaluation = evaluate(truth, found, self.max_detections, self.backend)
         return evaluation.summary(), evaluation.per_category(truth.categories)
+
+    def _ground_truth(self) -> GroundTruth:
+        if self._truth is None:
+            self._truth = ground_truth.load(self.annotations, self.category_ids)
+        return self._truth
+
+    @property
+    def _several(self) -> bool:
+        """Whether there are other processes."""
+        return dist.is_available() and dist.is_initialized() and self._to_sync
+
+    def _by_first(self, several: bool, work: Callable[[], Any]) -> Any:
+        """What `work` returns or raises on the first process, on every one."""
+        outcome, error = None, None
+        if not several or dist.get_rank(self.process_group) == 0:
+            try:
+                outcome = work()
+            except Exception as raised:  # the other processes are waiting for an answer
+                error = raised
+        if several:
+            outcome, error = self._tell_all(outcome, error)
+        if error is not None:
+            raise error
+        return outcome
 
     def _tell_all(self, outcome: Any, error: Exception | None) -> tuple[Any, Exception | None]:
         """Send the first process's outcome, or what went wrong there, to all."""
