@@ -119,7 +119,35 @@ def test_an_unknown_part_key_is_named(trained, monkeypatch, capsys):
     assert "decoder.sigmaa: there is no such key; did you mean 'sigma'?" in said
 
 
+def test_a_file_without_annotations_gives_results_and_no_ap(trained, monkeypatch, capsys, tmp_path, caplog):
+    other = make_coco(tmp_path / "other", images=1, val_images=2)
+    file = other / "annotations" / "instances_val2017.json"
+    content = json.loads(file.read_text())
+    del content["annotations"]  # as in COCO's test-dev
+    file.write_text(json.dumps(content))
+    words = [f"checkpoint={trained[1]}", f"data.root={other}", f"output={tmp_path}/out", "trainer.accelerator=cpu"]
+    status, said = command(monkeypatch, capsys, evaluate, *words)
+    assert status == 0, said
+    assert "There is no AP" in said
+    assert "instances_val2017.json has no object to find, so there is no AP (-1)" in said + caplog.text
+    assert {found["image_id"] for found in json.loads((tmp_path / "out" / "results.json").read_text())} == {1005, 1015}
+
+
+def test_results_that_cannot_be_scored_are_written(trained, monkeypatch, tmp_path):
+    def broken(*_):
+        raise UserError("no scores")
+
+    monkeypatch.setattr("aggmask.metrics.coco_mask_ap.evaluate", broken)
+    overrides = [f"checkpoint={trained[1]}", f"output={tmp_path}/out", "trainer.accelerator=cpu"]
+    config = evaluate.plain(composed(*overrides, command="evaluate"))
+    with pytest.raises(UserError, match="no scores"):
+        evaluate.evaluate(config)
+    assert len(json.loads((tmp_path / "out" / "evaluated.json").read_text())) == 5
+    assert json.loads((tmp_path / "out" / "results.json").read_text())
+
+
 def test_report_shows_a_dash_where_there_is_nothing_to_find():
+    assert "There is no AP" in report({"AP": -1.0}, [])
     text = report({"AP": 0.5, "APs": -1.0}, [CategoryScore("ring", -1.0, -1.0), CategoryScore("disk", 0.25, 0.5)])
     assert [line.split() for line in text.splitlines() if line] == [
         ["AP", "0.5000"],

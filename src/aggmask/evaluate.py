@@ -23,6 +23,8 @@ register_resolvers()
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint's twelve COCO numbers and AP per category on validation data; writes `results.json`.
 
+    The detections are written even where they cannot be scored.
+
     Args:
         config: plain content of `conf/evaluate.yaml`. What its `data`, `decoder` and `metric` say is laid over what
             the checkpoint says; another `data.root` than the checkpoint's is taken as it is there.
@@ -35,18 +37,21 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     module = load_module(config["checkpoint"], overrides)
     data = build(_of_split(module.hparams["data"], config["split"]))
     trainer = build_trainer(config["trainer"], logger=False, enable_checkpointing=False)
-    trainer.validate(module, datamodule=data, verbose=False)
     name = "evaluation" if config["split"] == "val" else config["split"]
     folder = Path(config["output"] or Path(config["checkpoint"]).expanduser().parent / name)
-    folder.mkdir(parents=True, exist_ok=True)
-    module.metric.write_results(folder / "results.json")
+    try:
+        trainer.validate(module, datamodule=data, verbose=False)
+    finally:
+        if module.metric is not None and module.metric.gathered:
+            module.metric.write_results(folder / "results.json")
+            if trainer.is_global_zero:
+                print(f"detections: {folder / 'results.json'}")
     numbers = {
         name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items() if "/" in name
     }
     per_category = list(module.metric.per_category().values())
     if trainer.is_global_zero:
         print(report(numbers, per_category))
-        print(f"detections: {folder / 'results.json'}")
     return {"numbers": numbers, "per_category": per_category, "trainer": trainer, "module": module}
 
 
@@ -66,6 +71,8 @@ def report(numbers: Mapping[str, float], per_category: Sequence[CategoryScore]) 
     """The numbers as a person reads them; -1, which COCO gives where there is nothing to find, is a dash."""
     lines = [f"{name:>6}  {_shown(value)}" for name, value in numbers.items()]
     width = max([len(score.name) for score in per_category] + [8])
+    if numbers["AP"] < 0:
+        lines.append("There is no AP: the annotation file has no object that counts in the images evaluated.")
     lines += ["", f"{'category':<{width}}      AP    AP50"]
     lines += [f"{score.name:<{width}}  {_shown(score.ap)}  {_shown(score.ap50)}" for score in per_category]
     return "\n".join(lines)

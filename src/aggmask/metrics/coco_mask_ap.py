@@ -48,6 +48,9 @@ class CocoMaskAP(torchmetrics.Metric):
         max_detections: detections of a category that count in one image (None: 100, COCO's); AR1, AR10 and AR100
             do not follow it.
 
+    Attributes:
+        gathered: whether all results are here, on the first process: since `compute`, even where it failed.
+
     Raises:
         ValueError: no such backend, or `max_detections` below 1.
     """
@@ -179,6 +182,7 @@ class CocoMaskAP(torchmetrics.Metric):
         return {**super().__getstate__(), "_truth": None}
 
     def _forget(self) -> None:
+        self.gathered = False
         self._gathered: bytes | None = None  # records of all processes, on the first one
         self._per_category: dict[int, CategoryScore] | None = None
 
@@ -192,6 +196,7 @@ class CocoMaskAP(torchmetrics.Metric):
     def _evaluate(self) -> tuple[dict[str, float], dict[int, CategoryScore]]:
         if self._is_synced:
             self._gathered = self.records.cpu().numpy().tobytes()
+        self.gathered = True
         truth, detections = self._ground_truth(), self._detections()
         _check_images(detections, truth)
         if len(detections) < len(truth.sizes):

@@ -58,7 +58,16 @@ def load(annotations: str | Path | dict[str, Any], category_ids: Sequence[int]) 
             f"predicts {_some(category_ids)}. Evaluate on the data set the model was trained for, or map the ids."
         )
     sizes = {image.id: (image.height, image.width) for image in file.images}
-    return GroundTruth(sizes, categories, _clean(file.annotations, sizes, categories, source))
+    truth = GroundTruth(sizes, categories, _clean(file.annotations, sizes, categories, source))
+    _warn(truth, source)
+    return truth
+
+
+def _warn(truth: GroundTruth, source: str) -> None:
+    """Say what makes AP something else than a reader of the file expects."""
+    objects = [a for a in truth.annotations if not a["iscrowd"]]
+    if not objects:
+        log.warning("%s has no object to find, so there is no AP (-1)", source)
 
 
 def _read(annotations: str | Path | dict[str, Any]) -> bytes:
