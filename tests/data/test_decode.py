@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -248,6 +249,9 @@ DAMAGED = {
     "half a JPEG": JPEG[: len(JPEG) // 2],
     "half a JPEG, closed": JPEG[: len(JPEG) // 2] + b"\xff\xd9",
     "JPEG without its end": JPEG[:-2],
+    "half a JPEG, padded": JPEG[: len(JPEG) // 2] + bytes(2 * len(JPEG)),
+    "half a progressive JPEG, padded": PROGRESSIVE[: len(PROGRESSIVE) // 2] + bytes(2 * len(JPEG)),
+    "JPEG without its last bytes, padded": JPEG[:-6] + bytes(100),
     "half a progressive JPEG": PROGRESSIVE[: len(PROGRESSIVE) // 2],
     "PNG header": PNG[:20],
     "half a PNG": PNG[: len(PNG) // 2],
@@ -266,6 +270,26 @@ def test_damaged_files_are_named(data):
 def test_stray_bytes_at_the_end_of_a_jpeg_are_harmless():
     check(JPEG[:-2] + b"\0\0\0" + JPEG[-2:], pillow(JPEG))
     check(JPEG + b"appended", pillow(JPEG))
+
+
+@pytest.mark.parametrize("zeros", [2, 500])
+def test_an_end_that_zeros_have_overwritten_is_harmless(zeros):
+    check(JPEG[:-2] + bytes(zeros), pillow(JPEG))
+
+
+def test_no_part_of_a_jpeg_is_taken_for_the_whole():
+    for whole in (JPEG, PROGRESSIVE):
+        for length in range(len(whole) - 2):
+            with pytest.raises(UserError):
+                decode_image(whole[:length] + bytes(len(whole)), "x")
+
+
+def test_a_picture_that_ends_in_ff_before_the_zeros():
+    pixels = (rng.integers(0, 256, (20, 30, 3), np.uint8) for _ in range(5000))
+    data = next(
+        data for data in map(partial(encoded, format="JPEG", quality=100), pixels) if data.endswith(b"\xff\0\xff\xd9")
+    )
+    check(data[:-2] + bytes(50), pillow(data))
 
 
 def huge_png():

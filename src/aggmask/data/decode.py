@@ -114,7 +114,14 @@ def _decode_jpeg(data: bytes) -> np.ndarray | None:
     except ValueError as error:
         if "extraneous bytes" in str(error):  # between segments: harmless, some cameras leave them
             return None
-        raise
+        # A progressive one (FF C2) may end at any of its scans: of that nobody could tell whether it is whole.
+        if "Premature end of JPEG file" not in str(error) or not data.endswith(b"\0") or b"\xff\xc2" in data:
+            raise
+    # Zeros, to which some programs pad files, where the end marker was. Nothing is missing if there is no complaint
+    # once it stands right behind the last byte of the picture (an FF has a 0 behind it).
+    closed = data.rstrip(b"\0")
+    closed += b"\0" * closed.endswith(b"\xff") + b"\xff\xd9"
+    return simplejpeg.decode_jpeg(closed, "RGB", strict=True)
 
 
 def _open(data: bytes) -> Image.Image:
