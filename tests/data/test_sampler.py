@@ -31,6 +31,14 @@ def test_groups_are_never_mixed():
         assert len(set(GROUPS[batch])) == 1
 
 
+def test_a_lone_image_fills_a_batch():
+    sampler = TrainingBatches(np.array([0] * 11 + [1]), batch_size=4)
+    counts = Counter(i for batch in indices(sampler) for i in batch)
+    assert len(sampler) == 4
+    assert counts.pop(11) == 4
+    assert set(counts.values()) <= {1, 2}
+
+
 def test_epochs_and_seeds_differ_and_repeat():
     def order(seed, epoch):
         sampler = TrainingBatches(GROUPS, 4, seed=seed)

@@ -27,7 +27,9 @@ class TrainingBatches(Sampler[list[Sample]]):
     """Shuffled batches of one rank. All ranks get equally many; all batches are full.
 
     The tail wraps around: the last batch of a group is filled up with the group's first images of that epoch, and the
-    last round of batches with the first batches. So every image is seen in every epoch, a few of them twice.
+    last round of batches with the first batches. So every image is seen in every epoch, a few of them twice; but a
+    group of fewer images than a batch fills one by itself, as in the published code: a lone image is seen `batch_size`
+    times. (Among images of another group it would need a canvas larger than any of the data set, and more memory.)
 
     Args:
         groups: (N,) int, group of each image.
