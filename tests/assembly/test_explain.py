@@ -46,6 +46,13 @@ def test_faults_of_a_disk():
     assert explain(refused).startswith("/root/runs: this user may not do that (Permission denied): change the")
 
 
+def test_torch_and_torchvision_of_different_releases():
+    said = explain(raised(ImportError("timm"), cause=RuntimeError("operator torchvision::nms does not exist")))
+    assert re.search(r"torch \S+ and torchvision \S+ are not built for each other", said)
+    assert "pip install --upgrade --force-reinstall torch torchvision" in said
+    assert explain(RuntimeError("operator aten::nms does not exist")) is None
+
+
 def test_a_fault_of_the_program_stays_one():
     full = OSError(errno.ENOSPC, "No space left on device", "/tmp/a")
     assert explain(raised(KeyError("x"), context=full)) is None  # which came after it, and not from it

@@ -15,6 +15,7 @@ _NO_COMPILER = ("InvalidCxxCompiler", "Failed to find C compiler")  # what induc
 # What torch says when a process that loads data has ended, or cannot hand over what it loaded.
 _WORKER = re.compile(r"DataLoader worker \(pid|(?:allocate|open) shared memory|received \d+ items of ancdata")
 _SHARED = Path("/dev/shm")
+_OPERATOR = "operator torchvision::"  # what torch says to a torchvision that was built for another torch
 
 
 def explain(error: BaseException) -> str | None:
@@ -33,6 +34,8 @@ def explain(error: BaseException) -> str | None:
             return f"the trainer cannot run like this here: {cause} (trainer=auto takes what there is)"
         if any(sign in str(cause) for sign in _NO_COMPILER):
             return "model.compile=inductor needs a compiler (apt install g++), and there is none: model.compile=null"
+        if _OPERATOR in str(cause) and "does not exist" in str(cause):
+            return _unlike_pair()
         if isinstance(cause, RuntimeError) and _WORKER.search(str(cause)):
             return _dead_worker(str(cause))
     if fault := _disk(error):
@@ -64,6 +67,16 @@ def _dead_worker(said: str) -> str:
         f"memory{now}: take fewer such processes (data.num_workers=2) or smaller batches, close other programs, or "
         "give a container more (docker run --shm-size=8g). With data.num_workers=0 any other cause shows its own "
         "message. Checkpoints and metrics.csv that were written before are whole"
+    )
+
+
+def _unlike_pair() -> str:
+    from importlib.metadata import version
+
+    return (
+        f"torch {version('torch')} and torchvision {version('torchvision')} are not built for each other: they are "
+        "of different releases, or from different places. Install both anew by one command: pip install --upgrade "
+        "--force-reinstall torch torchvision (with the --index-url that torch came from, if it had one)"
     )
 
 
