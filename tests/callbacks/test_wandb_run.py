@@ -29,6 +29,22 @@ def test_the_run_id_is_kept(tmp_path):
     assert wandb_logger(str(tmp_path / "other"), mode="offline", project="p")._id != first._id
 
 
+def test_the_id_that_a_sweeps_agent_gives_is_kept(tmp_path, monkeypatch):
+    """W&B then ignores the one that it is told, and a resumed run would be another one."""
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    monkeypatch.setenv("WANDB_RUN_ID", "agent1")
+    wandb.teardown()  # or it keeps to the environment that it was first used in
+    logger = wandb_logger(str(tmp_path), "p", mode="offline")
+    assert logger._id != "agent1"
+    with finished([logger]):
+        assert logger.experiment.id == "agent1"
+    assert (tmp_path / "wandb_id.txt").read_text() == "agent1"
+    wandb.teardown()
+    monkeypatch.delenv("WANDB_SWEEP_ID")
+    monkeypatch.delenv("WANDB_RUN_ID")
+    assert wandb_logger(str(tmp_path), "p", mode="offline")._id == "agent1"
+
+
 def test_an_unknown_mode_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"logger\.wandb\.mode=onlin: must be online"):
         wandb_logger(str(tmp_path), project="p", mode="onlin")

@@ -23,6 +23,7 @@ from aggmask.files import write_whole
 
 log = logging.getLogger(__name__)
 _MODES = (None, "online", "offline", "disabled")
+_ID = "wandb_id.txt"  # in the run's folder
 _GRACE = 5.0  # seconds that W&B's own process has to end when it has not sent everything in time
 
 
@@ -48,6 +49,13 @@ class WandbRun(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The run of `wandb`: started when it is first asked for, offline where the server does not answer."""
+        started = self._experiment is not None
+        run = self._run()
+        if not started and not run.disabled:
+            _keep_id(Path(self.save_dir), run.id)  # a sweep's agent has given it another one than we did
+        return run
+
+    def _run(self) -> Any:
         try:
             return super().experiment
         except (wandb.Error, OSError) as error:
@@ -202,12 +210,16 @@ def wandb_logger(
     options["settings"] = wandb.Settings(**waits)
     if rank_zero_only.rank == 0:
         mode = mode or _mode_at_hand()
-        kept = folder / "wandb_id.txt"
+        kept = folder / _ID
         if not kept.is_file():
-            write_whole(kept, lambda file: file.write(secrets.token_hex(4).encode()))
+            _keep_id(folder, secrets.token_hex(4))
         options["id"] = kept.read_text().strip()
         options["resume"] = "allow" if mode == "online" else None
     return WandbRun(checkpoints, save_dir=str(folder), mode=mode, **options)
+
+
+def _keep_id(folder: Path, run_id: str) -> None:
+    write_whole(folder / _ID, lambda file: file.write(run_id.encode()))
 
 
 def _mode_at_hand() -> str:
