@@ -11,7 +11,9 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import math
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -104,13 +106,13 @@ def interleaved(
         same: all sides compute the same, which their "check" numbers must confirm.
 
     Raises:
-        RuntimeError: a case failed; with the end of what it said.
+        RuntimeError: a case failed, or its process was ended; names it, with the end of what it said.
         ValueError: the "check" numbers of the sides differ: they did not compute the same.
     """
     found: dict[str, Measured] = {name: defaultdict(list) for name in cases}
     with ExitStack() as stack:
         start = _process if separate else _inside
-        sides = {name: stack.enter_context(_together(case, threads, start)) for name, case in cases.items()}
+        sides = {name: stack.enter_context(_together(name, case, threads, start)) for name, case in cases.items()}
         for _, ready in sides.values():
             ready()
         for number in range(-warmups, repeats):
@@ -119,28 +121,33 @@ def interleaved(
                 for metric, value in run().items():
                     if number >= 0:
                         found[name][metric].append(value)
-    said = {name: measured.pop("check")[0] for name, measured in found.items() if "check" in measured}
+    checks = {name: measured.pop("check") for name, measured in found.items() if "check" in measured}
     if same:
-        _agree(said)
+        for values in zip(*checks.values(), strict=True):
+            _agree(dict(zip(checks, values, strict=True)))
     return found
 
 
 def _agree(said: Mapping[str, float]) -> None:
-    if said and max(said.values()) - min(said.values()) > 2e-3 * max(map(abs, said.values())):
+    values = list(said.values())
+    if not all(map(math.isfinite, values)) or max(values) - min(values) > 2e-3 * max(map(abs, values)):
         raise ValueError(f"the sides did not compute the same, so nothing can be compared: {said}")
 
 
 @contextmanager
-def _together(case: Case, threads: int, start: Callable) -> Iterator[tuple[Callable, Callable]]:
+def _together(name: str, case: Case, threads: int, start: Callable) -> Iterator[tuple[Callable, Callable]]:
     """All ranks of a case, being started: (one repetition on all of them at once, wait until they are ready for it)."""
     with ExitStack() as stack:
         if case.ranks == 1:
-            sides = [stack.enter_context(start(case.function, case.arguments, threads))]
+            sides = [stack.enter_context(start(name, case.function, case.arguments, threads))]
         else:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             shared = {**case.arguments, "ranks": case.ranks, "store": f"{folder}/store"}
             each = max(1, threads // case.ranks)
-            sides = [stack.enter_context(start(case.function, {**shared, "rank": r}, each)) for r in range(case.ranks)]
+            sides = [
+                stack.enter_context(start(f"{name}, rank {r}", case.function, {**shared, "rank": r}, each))
+                for r in range(case.ranks)
+            ]
 
         def run() -> dict[str, float]:
             for go, _ in sides:
@@ -152,7 +159,9 @@ def _together(case: Case, threads: int, start: Callable) -> Iterator[tuple[Calla
 
 
 @contextmanager
-def _process(function: str, arguments: Mapping[str, Any], threads: int) -> Iterator[tuple[Callable, Callable]]:
+def _process(
+    name: str, function: str, arguments: Mapping[str, Any], threads: int
+) -> Iterator[tuple[Callable, Callable]]:
     """(go, wait) of a fresh process: `go` starts a repetition, `wait` returns what it measured (at first: nothing)."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads)}
     with tempfile.TemporaryFile("w+") as errors:
@@ -166,20 +175,27 @@ def _process(function: str, arguments: Mapping[str, Any], threads: int) -> Itera
         )
 
         def send(content: Any) -> None:
-            child.stdin.write(json.dumps(content) + "\n")
-            child.stdin.flush()
+            try:
+                child.stdin.write(json.dumps(content) + "\n")
+                child.stdin.flush()
+            except BrokenPipeError:  # it has ended since its last turn
+                raise ended() from None
 
         def wait() -> dict[str, float]:
             if line := child.stdout.readline():
                 return json.loads(line)
+            raise ended()
+
+        def ended() -> RuntimeError:
             errors.seek(0)
-            raise RuntimeError(f"{function} failed with status {child.wait()}:\n{errors.read()[-3000:]}")
+            return RuntimeError(_told(f"{name} ({function})", child.wait(), errors.read()[-3000:]))
 
         try:
             send({"function": function, "arguments": dict(arguments)})
             yield lambda: send("go"), wait
         finally:
-            child.stdin.close()
+            with suppress(BrokenPipeError):  # of what it did not read
+                child.stdin.close()
             try:
                 child.wait(timeout=20)
             except subprocess.TimeoutExpired:
@@ -187,8 +203,19 @@ def _process(function: str, arguments: Mapping[str, Any], threads: int) -> Itera
                 child.wait()
 
 
+def _told(name: str, status: int, said: str) -> str:
+    if status == -signal.SIGKILL:
+        return (
+            f"{name} was killed, most likely for want of memory: close other programs, or measure smaller sizes "
+            f"(--quick){f':{chr(10)}{said}' if said else ''}"
+        )
+    return f"{name} failed with status {status}:\n{said}"
+
+
 @contextmanager
-def _inside(function: str, arguments: Mapping[str, Any], threads: int) -> Iterator[tuple[Callable, Callable]]:
+def _inside(
+    name: str, function: str, arguments: Mapping[str, Any], threads: int
+) -> Iterator[tuple[Callable, Callable]]:
     side = Side(function, arguments)
     told: list[dict[str, float]] = [{}]
     yield lambda: told.append(side.run()), lambda: told.pop()

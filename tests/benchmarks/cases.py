@@ -1,5 +1,10 @@
 """Cases whose cost is known."""
 
+import os
+import signal
+import time
+from threading import Timer
+
 import numpy as np
 
 
@@ -19,6 +24,28 @@ def counts(ranks=1, rank=0, store=None):
         return {"seconds": 10.0 * len(calls) + rank, "told": float(store is not None)}
 
     return run
+
+
+def differs(checks):
+    rest = list(checks)
+    return lambda: {"check": rest.pop(0)}
+
+
+def is_killed(turn):
+    """Between this turn and the next."""
+    turns = []
+
+    def run():
+        turns.append(0)
+        if len(turns) == turn:
+            Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return {}
+
+    return run
+
+
+def waits(seconds):
+    return lambda: time.sleep(seconds)
 
 
 def fails():

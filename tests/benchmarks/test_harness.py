@@ -59,6 +59,19 @@ def test_sides_that_computed_something_else_are_not_compared():
     assert "check" not in interleaved(cases, 1, 1, separate=False, same=False)["a"]
 
 
+@pytest.mark.parametrize("other", [[1.0, float("nan")], [1.0, 1.1], [float("inf"), float("inf")]])
+def test_no_number_is_like_no_other_and_every_repetition_counts(other):
+    cases = {name: Case(f"{HERE}:differs", {"checks": c}) for name, c in (("a", [1.0, 1.0]), ("b", other))}
+    with pytest.raises(ValueError, match="did not compute the same"):
+        interleaved(cases, 2, 1, warmups=0, separate=False)
+
+
+def test_a_process_that_is_killed_between_its_turns_is_named():
+    cases = {"b": Case(f"{HERE}:is_killed", {"turn": 1}), "a": Case(f"{HERE}:waits", {"seconds": 0.7})}
+    with pytest.raises(RuntimeError, match=r"b \(.*cases:is_killed\) was killed, most likely for want of mem"):
+        interleaved(cases, 2, 1, warmups=0)
+
+
 def test_each_side_has_a_process_with_its_own_memory():
     cases = {
         "large": Case(f"{HERE}:holds", {"megabytes": 120}),
@@ -74,7 +87,7 @@ def test_each_side_has_a_process_with_its_own_memory():
 
 
 def test_a_process_that_fails_says_why():
-    with pytest.raises(RuntimeError, match=r"cases:fails failed(.|\n)*LookupError: nothing there"):
+    with pytest.raises(RuntimeError, match=r"a \(tests.*cases:fails\) failed with status 1(.|\n)*LookupError: nothing"):
         interleaved({"a": Case(f"{HERE}:fails")}, 1, 1)
 
 
