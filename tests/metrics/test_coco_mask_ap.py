@@ -123,6 +123,19 @@ def test_the_backends_give_the_same_bits(made_up):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("changes", [{}, {"area": 0}, {"iscrowd": 1}])
+def test_an_rle_of_no_pixel_counts_as_in_pycocotools(made_up, backend, changes, tmp_path):
+    truth, detections = copy.deepcopy(made_up)
+    for image in truth["images"][:7]:
+        size = [image["height"], image["width"]]
+        nothing = {"size": size, "counts": [size[0] * size[1]]}
+        new = {"image_id": image["id"], "category_id": CATEGORY_IDS[0], "area": 40, "iscrowd": 0} | changes
+        truth["annotations"].append({"id": len(truth["annotations"]) + 1, "segmentation": nothing} | new)
+    expected = plain_pycocotools(truth, independent_results(detections), tmp_path)
+    np.testing.assert_allclose(values(filled(truth, detections, backend=backend)), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_ids_below_zero_change_no_number(made_up, backend):
     expected = filled(*made_up, backend=backend)
     truth, detections = copy.deepcopy(made_up)

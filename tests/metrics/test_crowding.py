@@ -53,6 +53,10 @@ def test_objects_touch_where_less_than_two_pixels_are_between(second, touch):
     assert found == ({1, 2} if touch else set())
 
 
+def test_an_object_of_no_pixel_stands_apart():
+    assert crowding.touching(truth_of((1, 1, (0, 0, 5, 5)), (1, 1, (1, 1, 1, 1)), (1, 1, (3, 3, 3, 3)))) == set()
+
+
 def test_boxes_that_meet_are_not_enough():
     l_shape = np.zeros(SIZE, bool)
     l_shape[5:35, 5:8] = l_shape[32:35, 5:35] = True

@@ -70,6 +70,14 @@ def test_polygons_without_area_are_left_out():
         assert rle.from_annotation(nothing, (10, 12)) is None
 
 
+@pytest.mark.parametrize("counts", [[120], [], "", "hb0"])
+def test_an_rle_of_no_pixel_is_a_mask_of_none(counts):
+    size = (20, 30) if counts == "hb0" else (10, 12)
+    found = rle.from_annotation({"size": list(size), "counts": counts}, size)
+    assert not rle.decode(found["counts"], size).any()
+    assert rle.area([found]) == [0]
+
+
 def test_a_polygon_far_outside_is_cut_off_at_the_border():
     far = rle.from_annotation([[-1e8, -1e8, 1e8, -1e8, 1e8, 1e8, -1e8, 1e8]], (10, 12))
     assert rle.area([far]) == [120]

@@ -3,7 +3,8 @@
 Source: the COCO annotation format (https://cocodataset.org/#format-data), read as for training: see `cocofile`.
 Deliberate differences from `pycocotools.coco.COCO`: annotations are numbered anew from 1 (there, id 0 reads as "no
 match", and of equal ids only one is kept); `iscrowd` may be missing (0) and so may `area` (the mask's pixels);
-annotations without a mask are left out with a warning instead of ending the run.
+annotations without an outline are left out with a warning instead of ending the run. (An RLE of no pixel is an object
+that nobody finds, as there; only training leaves it out.)
 """
 
 from __future__ import annotations

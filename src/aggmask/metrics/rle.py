@@ -50,15 +50,16 @@ def from_annotation(segmentation: Any, size: Size) -> dict[str, Any] | None:
         size: (height, width) of the image.
 
     Returns:
-        {"size": [h, w], "counts": str}, or None where nothing is annotated: no polygon of three points or more, no
-        pixel of an RLE.
+        {"size": [h, w], "counts": str}, or None where there is no polygon of three points or more. An RLE may be all
+        background.
 
     Raises:
         ValueError: neither polygons nor an RLE of the image's size.
     """
     mask = mask_of(shape_of(segmentation)[0], *size)
     if isinstance(mask, dict):
-        return _readable(mask, size) if mask["counts"] else None
+        nothing = {"size": list(size), "counts": [size[0] * size[1]]}
+        return _readable(mask if mask["counts"] else reference.frPyObjects(nothing, *size), size)
     limit = 4.0 * max(size)
     polygons = [np.clip(polygon, -limit, limit).tolist() for polygon in mask]
     return _readable(reference.merge(reference.frPyObjects(polygons, *size)), size) if polygons else None
