@@ -59,6 +59,29 @@ def test_annotations_without_a_mask_are_named(caplog):
     assert "3 annotations without a mask are left out: 11, 12, 13" in caplog.text
 
 
+def warnings_of(caplog, content):
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="aggmask"):
+        load(content, [3])
+    return caplog.text
+
+
+def test_areas_that_keep_objects_from_counting_are_told(caplog):
+    told = warnings_of(caplog, file(annotations=[annotation(area=-1), annotation(area=-1, iscrowd=1), annotation()]))
+    assert "1 of 2 objects have an `area` below 0 and are not counted" in told
+    assert warnings_of(caplog, file(annotations=[annotation(area=0), annotation(area=None)])) == ""
+
+
+def test_categories_that_the_model_does_not_know_are_told(caplog):
+    told = warnings_of(caplog, file(annotations=[annotation(), annotation(category_id=1)]))
+    assert "the given annotations: categories that the model does not know count as AP 0: 1 (dog)" in told
+    assert warnings_of(caplog, file(annotations=[annotation(), annotation(category_id=1, iscrowd=1)])) == ""
+
+
+def test_nothing_to_find_is_told(caplog):
+    assert "no object to find, so there is no AP" in warnings_of(caplog, file(annotations=[annotation(iscrowd=1)]))
+
+
 def test_restriction():
     truth = load(file(annotations=[annotation(), annotation(image_id=6)]), [3]).restricted_to({6, 1000})
     assert list(truth.sizes) == [6]

@@ -45,7 +45,7 @@ def load(annotations: str | Path | dict[str, Any], category_ids: Sequence[int]) 
     """Read a COCO file (a path, or an address that fsspec knows) or take its content, and check it.
 
     Args:
-        category_ids: the ids that the model predicts.
+        category_ids: the ids that the model predicts; a warning names those that it does not.
 
     Raises:
         UserError: the file is missing or no COCO file, or an annotation or image cannot be used, with its id.
@@ -60,15 +60,25 @@ def load(annotations: str | Path | dict[str, Any], category_ids: Sequence[int]) 
         )
     sizes = {image.id: (image.height, image.width) for image in file.images}
     truth = GroundTruth(sizes, categories, _clean(file.annotations, sizes, categories, source))
-    _warn(truth, source)
+    _warn(truth, category_ids, source)
     return truth
 
 
-def _warn(truth: GroundTruth, source: str) -> None:
+def _warn(truth: GroundTruth, category_ids: Collection[int], source: str) -> None:
     """Say what makes AP something else than a reader of the file expects."""
     objects = [a for a in truth.annotations if not a["iscrowd"]]
     if not objects:
         log.warning("%s has no object to find, so there is no AP (-1)", source)
+    if negative := sum(a["area"] < 0 for a in objects):
+        log.warning(
+            "%s: %d of %d objects have an `area` below 0 and are not counted, as in COCO (AP is -1 where none is): "
+            "write null for an area that is unknown, and it is that of the mask",
+            source, negative, len(objects),
+        )  # fmt: skip
+    unknown = {a["category_id"] for a in objects} - set(category_ids)
+    if unknown:
+        told = _some([f"{id} ({truth.categories[id]})" for id in sorted(unknown)])
+        log.warning("%s: categories that the model does not know count as AP 0: %s", source, told)
 
 
 def _read(annotations: str | Path | dict[str, Any]) -> bytes:
