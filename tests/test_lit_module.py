@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from aggmask.assembly.build import build, build_module, make_recipe
@@ -54,6 +56,25 @@ def test_ground_truth_that_cannot_be_read_ends_a_training_before_its_first_step(
     monkeypatch.setattr(SegmentationModule, "training_step", lambda *_: pytest.fail("a step was made"))
     with pytest.raises(UserError, match="no ground truth"):
         small_run("solo_r50", make_coco(tmp_path / "coco", images=2, val_images=1), tmp_path / "run")
+
+
+def test_a_training_is_evaluated_on_categories_of_the_same_names(tmp_path):
+    root = make_coco(tmp_path / "coco", images=2, val_images=1)
+    file = root / "annotations" / "instances_val2017.json"
+    content = json.loads(file.read_text())
+    for category in content["categories"]:
+        category["id"] += 20
+    for annotation in content["annotations"]:
+        annotation["category_id"] += 20
+    content["categories"].append({"id": 1, "name": "cup"})
+    file.write_text(json.dumps(content))
+    metric = small_run("solo_r50", root, tmp_path / "run", "trainer.limit_train_batches=1")["module"].metric
+    assert metric.category_ids == [23, 27, 38]
+    assert [score.name for score in metric.per_category().values()] == ["cup", "disc", "pair", "block"]
+    content["categories"] = [{"id": 23, "name": "disk"}, *content["categories"][1:]]
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"val2017\.json has no category disc, which the model knows"):
+        small_run("solo_r50", root, tmp_path / "other")
 
 
 def test_a_ceiling_on_asked_cells_draws_by_seed_epoch_and_images(tmp_path):

@@ -152,7 +152,7 @@ def matching_ids(own: Sequence[Category], found: Sequence[Category], place: str)
     if missing:
         raise UserError(
             f"{place} has no category {', '.join(missing)}, which the model knows; it has {', '.join(by_name)}. "
-            "Evaluate on a file whose categories have the model's names."
+            "Evaluate on a file that lists the model's categories by their names; one may well have no annotations."
         )
     names = Counter(category.name for category in own)
     ids = [c.id if c in found else by_name[c.name][0] for c in own]

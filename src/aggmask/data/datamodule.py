@@ -144,29 +144,15 @@ class CocoDataModule(pl.LightningDataModule):
             self.prepare(self.root)
 
     def setup(self, stage: str | None = None) -> None:
-        """Look whether everything is there and fits together. Evaluation alone needs no training data.
+        """Look whether everything is there. Evaluation alone needs no training data.
 
         Raises:
-            UserError: something is missing, or training and validation have different categories.
+            UserError: something is missing.
         """
         if stage in ("fit", None):
             require(self.train, self.val)
-            self._check_categories()
         else:
             require(self.val)
-
-    def _check_categories(self) -> None:
-        train = {category.id: category.name for category in self._train_index.categories}
-        val = {category.id: category.name for category in self._val_index.categories}
-        if train.keys() == val.keys():
-            return
-        missing = [f"{id} ({train[id]})" for id in sorted(train.keys() - val.keys())]
-        added = [f"{id} ({val[id]})" for id in sorted(val.keys() - train.keys())]
-        raise UserError(
-            "Training and validation annotations have different categories: only in "
-            f"{self.train.annotations}: {', '.join(missing) or 'none'}; only in {self.val.annotations}: "
-            f"{', '.join(added) or 'none'}. List the same categories in both files; one may well have no annotations."
-        )
 
     @cached_property
     def _train_index(self) -> AnnotationIndex:
