@@ -59,6 +59,15 @@ def test_faults_end_with_1_and_a_copy_without_them_with_0(run, tmp_path):
     assert "stays as it is" in said
 
 
+def test_a_size_that_is_missing_is_read_from_the_image(run, tmp_path):
+    words = place(tmp_path / "mine", file(images=[{"id": 5, "file_name": "a.jpg"}]))
+    status, said = run(*words, "fix=copy.json")
+    assert status == 1
+    assert "'a.jpg' is 20 x 30" in said
+    image = json.loads((tmp_path / "copy.json").read_text())["images"][0]
+    assert (image["height"], image["width"]) == (20, 30)
+
+
 @pytest.mark.parametrize("data", [b"", b'{"images": [', b"[1, 2]"])
 def test_no_annotation_file_at_all_is_a_fault(run, tmp_path, data):
     status, said = run(*place(tmp_path / "mine", data))

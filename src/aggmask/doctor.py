@@ -7,6 +7,7 @@ faults (also a file that cannot be read as annotations), with 2 where a word is 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -83,13 +84,14 @@ def examine_split(split: Split, data: CocoDataModule, cfg: DictConfig) -> Report
     from aggmask.data.places import existing, is_found
     from aggmask.data.storage import open_storage
     from aggmask.diagnosis.cells import examine_cells
-    from aggmask.diagnosis.pictures import examine_pictures
+    from aggmask.diagnosis.pictures import examine_pictures, size_in
     from aggmask.diagnosis.report import Report
     from aggmask.diagnosis.structure import examine_file
     from aggmask.geometry.grid import make_levels
 
-    examination = examine_file(split.annotations, _progress(f"{split.name} annotations"))
     storage = open_storage(existing(split.images), data.allow_outside) if is_found(split.images) else None
+    size_of = partial(size_in, storage) if storage is not None and cfg.check_images else None
+    examination = examine_file(split.annotations, _progress(f"{split.name} annotations"), size_of)
     if storage is None:
         examination.findings.add("no-images", f"data.{split.name}.images={split.images}")
     elif cfg.check_images:

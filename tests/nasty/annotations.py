@@ -161,7 +161,14 @@ RECORDS = {
         file(categories=[{"id": 0, "name": "dog"}, _CATEGORY, {"id": 4, "name": "cow"}]),
         {"category-gaps", "unused-category"}, ("from 0 to 4", "2, 3", "category 0 ('dog')", "category 4 ('cow')"),
     ),
-    "id as words": Case(file(other(id="eleven")), {"record"}, ("annotations[1]", "eleven"), "annotations[1]"),
+    "id as words": Case(file(other(id="eleven")), {"text-id"}, ("annotations[1]", "eleven"), "annotations[1]"),
+    "ids as words": Case(
+        file(
+            *(other(id=f"a{k}", image_id="x", category_id="c", segmentation=[[k, 5, 25, 5, 25, 15]]) for k in range(3)),
+            images=[FILE["images"][0], {**FILE["images"][0], "id": "x", "file_name": "b.jpg"}],
+            categories=[FILE["categories"][0], {"id": "c", "name": "dog"}],
+        ), {"text-id"}, ("images[1]: id 'x' becomes 6", "category_id 'c' becomes 2"), "images[1]",
+    ),
     "id beyond 64 bits": Case(file(other(id=10**30)), {"record"}, ("annotations[1]",), "annotations[1]"),
     "annotation is a number": Case(file(12), {"record"}, ("annotations[1]",), "annotations[1]"),
     "box of three": Case(file(other(bbox=[1, 2, 3])), {"record"}, ("annotations[1]", ".bbox"), "annotations[1]"),

@@ -105,6 +105,7 @@ def test_every_fault_of_an_annotation_file_has_a_case():
     of_files = {
         "missing",
         "near-name",
+        "no-size",
         "outside-folder",
         "unreadable",
         "wrong-size",

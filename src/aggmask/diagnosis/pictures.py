@@ -48,6 +48,14 @@ def examine_pictures(examination: Examination, storage: Storage, workers: int = 
         examination.findings.add("too-dark", repr(brightest), text)
 
 
+def size_in(storage: Storage, name: str) -> Size | None:
+    """(height, width) of an image file as viewers show it; None where it cannot be read."""
+    try:
+        return decode_image(storage.read(name), name).shape[:2]
+    except UserError:
+        return None
+
+
 def _in_order(pool: ThreadPoolExecutor, storage: Storage, images: list[tuple[int, Image]]) -> Iterable:
     look: Callable = lambda pair: look_at(pair[1], storage)  # noqa: E731
     for start in range(0, len(images), _AT_ONCE):  # a map of all would read far ahead of what is looked at

@@ -18,6 +18,7 @@ import fsspec
 
 from aggmask.cocofile.records import LISTS, Annotation, File, Image, LenientFile, parse_leniently, problems_of
 from aggmask.diagnosis.findings import Findings, Repairs
+from aggmask.diagnosis.first_aid import SizeOf, first_aid
 from aggmask.diagnosis.masks import MaskCheck
 from aggmask.errors import UserError
 
@@ -30,7 +31,7 @@ class Examination:
     """A file's records as far as they can be read, what is wrong with them, and how to put it right."""
 
     source: str
-    data: bytes
+    data: bytes  # of the file, with ids and sizes put right where they kept records from being read
     file: LenientFile = field(default_factory=lambda: LenientFile(File([], []), {name: [] for name in LISTS}, []))
     findings: Findings = field(default_factory=Findings)
     repairs: Repairs = field(default_factory=Repairs)
@@ -46,11 +47,12 @@ class Examination:
         return [(position, image) for position, image in pairs if not self.repairs.dropped("images", position)]
 
 
-def examine_file(source: str, progress: Progress = iter) -> Examination:
+def examine_file(source: str, progress: Progress = iter, size_of: SizeOf | None = None) -> Examination:
     """All faults of an annotation file (a path, or an address that fsspec knows).
 
     Args:
         progress: put around the loop over annotations.
+        size_of: asked for the sizes of images whose records lack theirs.
 
     Raises:
         UserError: there is nothing to read.
@@ -67,10 +69,10 @@ def examine_file(source: str, progress: Progress = iter) -> Examination:
             data = file.read()
     except Exception as error:  # each remote file system has its own exceptions
         raise UserError(f"The annotation file {source} cannot be read: {error or repr(error)}.") from error
-    return examine(data, source, progress)
+    return examine(data, source, progress, size_of)
 
 
-def examine(data: bytes, source: str, progress: Progress = iter) -> Examination:
+def examine(data: bytes, source: str, progress: Progress = iter, size_of: SizeOf | None = None) -> Examination:
     """All faults of an annotation file's bytes."""
     examination = Examination(source, data)
     try:
@@ -78,6 +80,11 @@ def examine(data: bytes, source: str, progress: Progress = iter) -> Examination:
     except UserError as error:
         examination.findings.add("no-file", "", str(error))
         return examination
+    if examination.file.problems:
+        examination.data, mended = first_aid(data, size_of)
+        for found in mended:
+            examination.findings.add(*found)
+        examination.file = parse_leniently(examination.data, source)
     _problems(examination)
     _categories(examination)
     _image_records(examination)

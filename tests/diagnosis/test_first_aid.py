@@ -1,0 +1,39 @@
+import json
+
+from aggmask.data.packing import pack
+from aggmask.diagnosis.repair import repaired
+from aggmask.diagnosis.structure import examine
+from tests.nasty.annotations import CASES, FILE, GOOD, file, other
+
+IMAGE = FILE["images"][0]
+
+
+def test_ids_of_letters_get_numbers_and_references_follow():
+    copy = json.loads(repaired(examine(CASES["ids as words"].data, "file.json")))
+    assert [image["id"] for image in copy["images"]] == [5, 6]
+    assert [category["id"] for category in copy["categories"]] == [1, 2]
+    expected = [(10, 5, 1), (11, 6, 2), (12, 6, 2), (13, 6, 2)]
+    assert [(a["id"], a["image_id"], a["category_id"]) for a in copy["annotations"]] == expected
+    assert copy["annotations"][0]["segmentation"] == GOOD["segmentation"]
+
+
+def test_a_reference_to_nothing_stays_a_fault():
+    examination = examine(file(other(image_id="nowhere")), "file.json")
+    assert set(examination.findings.counts()) == {"record"}
+
+
+def test_sizes_come_from_the_image_files():
+    """Where the file tells them; the annotations of the image are then looked at and kept."""
+    images = [IMAGE, *({"id": k, "file_name": f"{k}.jpg"} for k in (6, 7)), {**IMAGE, "id": 8, "height": None}]
+    data = file(other(image_id=6), other(id=12, image_id=7), images=images)
+    sizes = {"6.jpg": (20, 30), "a.jpg": (21, 31)}
+    examination = examine(data, "file.json", size_of=sizes.get)
+    found = [str(finding) for finding in examination.findings.of("no-size")]
+    assert found == [
+        "images[1]: '6.jpg' is 20 x 30 (height x width)",
+        "images[3]: 'a.jpg' is 21 x 31 (height x width)",
+    ]
+    assert "images[2]" in str(examination.findings.of("record")[0])
+    arrays, _ = pack(repaired(examination), "copy.json")
+    assert arrays["ids"].tolist() == [10, 11]
+    assert arrays["sizes"].tolist() == [[20, 30], [20, 30]]  # image 8 has the file of image 5
