@@ -351,3 +351,13 @@ def test_the_real_experiment_on_photographs_sizes(tmp_path):
     assert parts["trainer"].global_step == 2
     assert all(value.isfinite().all() for value in parts["module"].parameters())
     assert (tmp_path / "run" / "results.json").is_file()
+
+
+def test_categories_that_no_object_has_are_named(tmp_path, caplog):
+    root = make_coco(tmp_path / "coco", images=2, val_images=1)
+    for file in (root / "annotations").iterdir():
+        content = json.loads(file.read_text())
+        content["categories"].append({"id": 90, "name": "parent"})
+        file.write_text(json.dumps(content))
+    small_run("solo_r50", root, tmp_path / "run", "callbacks.pictures=null", "trainer.limit_train_batches=1")
+    assert "1 of 4 categories have no object to learn from: 90 ('parent')" in caplog.text

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
     from omegaconf import DictConfig
 
+    from aggmask.data.datamodule import CocoDataModule
+
 log = logging.getLogger(__name__)
 register_resolvers()
 
@@ -64,6 +66,7 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
     data = build(config["data"])
     config["resume"] = checkpoint_of(config, lambda: data.categories)
     _warn_of_frozen_noise(config)
+    _warn_of_unseen_categories(data)
     module = build_module(make_recipe(config, data.categories))
     loggers = [build(node) for node in config["logger"].values() if node]
     if not config["trainer"]["enable_progress_bar"]:
@@ -94,6 +97,19 @@ def _warn_of_frozen_noise(config: Mapping[str, Any]) -> None:
         log.warning(
             "random weights are frozen: model.backbone.frozen_stages=0 model.backbone.frozen_norm=false train all"
         )
+
+
+def _warn_of_unseen_categories(data: CocoDataModule) -> None:
+    data.prepare_data()
+    data.setup("fit")
+    unseen = data.train_dataset.index.unseen()  # on every rank, so that all of them stop where it cannot be read
+    if unseen and global_rank() == 0:
+        names = ", ".join(f"{category.id} ({category.name!r})" for category in unseen[:10])
+        log.warning(
+            "%d of %d categories have no object to learn from: %s%s. Where one is no class but an exporter's parent of "
+            "the others, python -m aggmask.doctor fix=FILE makes a copy without it",
+            len(unseen), len(data.categories), names, ", ..." if len(unseen) > 10 else "",
+        )  # fmt: skip
 
 
 def _report(trainer: pl.Trainer, output_dir: str) -> float | None:

@@ -98,6 +98,13 @@ def test_annotations(file):
     assert dtypes == {"labels": np.int64, "crowd": bool, "areas": np.float64, "boxes": np.float64, "ids": np.int64}
 
 
+def test_categories_that_no_object_has(file):
+    assert AnnotationIndex.open(file).unseen() == []
+    crowd = {**FILE["annotations"][0], "id": 9}  # of the dogs
+    file.write_text(json.dumps({**FILE, "annotations": [crowd]}))
+    assert AnnotationIndex.open(file).unseen() == [Category(1, "cat"), Category(9, "dog")]
+
+
 def test_returned_arrays_may_be_changed(file):
     index = AnnotationIndex.open(file)
     index.annotations(0).segmentations[0][0][:] = -1

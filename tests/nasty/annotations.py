@@ -161,6 +161,18 @@ RECORDS = {
         file(categories=[{"id": 0, "name": "dog"}, _CATEGORY, {"id": 4, "name": "cow"}]),
         {"category-gaps", "unused-category"}, ("from 0 to 4", "2, 3", "category 0 ('dog')", "category 4 ('cow')"),
     ),
+    "parent category": Case(
+        file(
+            other(category_id=2),
+            categories=[{"id": 0, "name": "animals", "supercategory": "none"},
+                        {"id": 1, "name": "cat", "supercategory": "animals"},
+                        {"id": 2, "name": "dog", "supercategory": "animals"}],
+        ), {"parent-category", "category-gaps"}, ("category 0 ('animals')",), kept=(10, 11),
+    ),
+    "its own supercategory": Case(
+        file(categories=[FILE["categories"][0], {"id": 2, "name": "person", "supercategory": "person"}]),
+        {"unused-category"}, ("category 2 ('person')",),
+    ),
     "id as words": Case(file(other(id="eleven")), {"text-id"}, ("annotations[1]", "eleven"), "annotations[1]"),
     "ids as words": Case(
         file(

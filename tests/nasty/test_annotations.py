@@ -84,6 +84,11 @@ def test_training_and_evaluation_see_the_same_annotations(case, tmp_path):
             assert evaluated["area"] == found.areas[k]
 
 
+def test_a_parent_category_is_left_out_of_a_clean_copy():
+    copy = json.loads(repaired(examine(CASES["parent category"].data, "file.json")))
+    assert [category["name"] for category in copy["categories"]] == ["cat", "dog"]
+
+
 def test_points_as_pairs_are_one_polygon_in_a_clean_copy():
     copy = json.loads(repaired(examine(CASES["points as pairs"].data, "file.json")))
     assert copy["annotations"][1]["segmentation"] == [[15, 5, 25, 5, 25, 15]]

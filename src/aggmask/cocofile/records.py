@@ -80,6 +80,7 @@ class Category(msgspec.Struct):
 
     id: _Id
     name: str
+    supercategory: Any = None  # a name, where there is one
 
 
 class File(msgspec.Struct):

@@ -114,6 +114,11 @@ class AnnotationIndex:
         """Sorted by id: a label is a place in this list."""
         return [Category(id, name) for id, name in self._facts["categories"]]
 
+    def unseen(self) -> list[Category]:
+        """Categories that no object has."""
+        labels = np.unique(self._arrays["labels"][~self._arrays["crowd"]]).tolist()
+        return [category for label, category in enumerate(self.categories) if label not in labels]
+
     @property
     def told(self) -> dict[str, int]:
         """What is done otherwise than the file says, in words, and with how many annotations."""

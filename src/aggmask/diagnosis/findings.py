@@ -101,9 +101,13 @@ KINDS = {
     # categories and images, as the file has them
     "category-gaps": Kind(False, "category ids have gaps, or do not start at 1", "labels count them through; ids in "
                           "results are the file's"),
+    "parent-category": Kind(
+        True, "a category without any object that is the supercategory of others", "the model gets a class that it "
+        "never sees", "left out: mend the training and the validation file, whose categories must be the same",
+    ),
     "unused-category": Kind(
-        False, "a category without any object", "the model gets a class that it never sees. Where it is an exporter's "
-        "parent category, remove it from the training and the validation file",
+        False, "a category without any object", "the model gets a class that it never sees, unless the other file has "
+        "objects of it: which is why a clean copy keeps it",
     ),
     "no-objects": Kind(False, "an image without objects", "not trained on, unless data.skip_empty=false; evaluated"),
     "odd-name": Kind(False, "a file name with folders, spaces or letters beyond ASCII", "read as it is"),

@@ -124,7 +124,12 @@ def _categories(examination: Examination) -> None:
     used = {a.category_id for a in file.annotations}
     first: dict[str, int] = {}
     renamed: dict[int, int] = {}
+    parents = Counter(c.supercategory for c in file.categories if isinstance(c.supercategory, str))
     for position, category in zip(examination.file.positions["categories"], file.categories, strict=True):
+        if category.id not in used and parents[category.name] > (category.supercategory == category.name):
+            findings.add("parent-category", f"category {category.id} ({category.name!r})")
+            repairs.drop("categories", position)
+            continue
         if category.id not in used:
             findings.add("unused-category", f"category {category.id} ({category.name!r})")
         if (before := first.setdefault(category.name, category.id)) != category.id:
