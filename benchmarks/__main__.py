@@ -6,25 +6,23 @@ Parts, and what the full form of each takes on 2 quiet cores, in minutes (an est
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from benchmarks import convolutions, data, evaluation, gpu, growth, inference, report, training
 from benchmarks.harness import Figure, machine
 from benchmarks.settings import FULL, MODELS, QUICK, Settings
 
-PARTS: dict[str, tuple[Callable[[Settings, Callable[[str], None]], Iterator[Figure]], int]] = {
-    "training": (training.figures, 40),
-    "inference": (inference.figures, 10),
-    "data": (data.figures, 6),
-    "evaluation": (evaluation.figures, 4),
-    "growth": (growth.figures, 20),
-    "convolutions": (convolutions.figures, 8),
-    "gpu": (gpu.figures, 0),
-}
+PARTS = {"training": 40, "inference": 10, "data": 6, "evaluation": 4, "growth": 20, "convolutions": 8, "gpu": 0}
+
+
+def figures_of(part: str) -> Callable[[Settings, Callable[[str], None]], Iterator[Figure]]:
+    """What measures a part: imported when it is asked for, since all of them take ten seconds."""
+    return importlib.import_module(f"benchmarks.{part}").figures
 
 
 def measure(parts: Sequence[str], settings: Settings, output: Path) -> list[Figure]:
@@ -33,11 +31,17 @@ def measure(parts: Sequence[str], settings: Settings, output: Path) -> list[Figu
     Every figure is written when it is there, so that a stop loses one measurement.
 
     Raises:
-        SystemExit: the folder holds figures of another machine or of other settings.
+        SystemExit: the folder cannot be written, or holds figures of another machine or of other settings.
     """
+    from benchmarks import report
+
     here, begin = machine(settings.threads), time.monotonic()
     try:
+        output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
         earlier = report.kept(output, here, asdict(settings))
+    except OSError as error:
+        sys.exit(f"python -m benchmarks: --output={output}: cannot be written ({error.strerror}): name another folder")
     except ValueError as error:
         sys.exit(f"python -m benchmarks: {error}")
     figures: list[Figure] = []
@@ -46,8 +50,8 @@ def measure(parts: Sequence[str], settings: Settings, output: Path) -> list[Figu
         print(f"{(time.monotonic() - begin) / 60:6.1f} min  {part}: {text}", file=sys.stderr, flush=True)
 
     for part in parts:
-        for figure in PARTS[part][0](settings, tell):
-            figures.append(replace(figure, time=time.strftime("%Y-%m-%d %H:%M")))
+        for figure in figures_of(part)(settings, tell):
+            figures.append(replace(figure, time=time.strftime("%Y-%m-%d %H:%M"), commit=here["commit"] or ""))
             earlier = [f for f in earlier if (f.part, f.name, f.unit) != (figure.part, figure.name, figure.unit)]
             report.write(output, [*earlier, *figures], here, asdict(settings))
         earlier = [f for f in earlier if f.part != part]  # what this part no longer has
@@ -61,7 +65,7 @@ def measure(parts: Sequence[str], settings: Settings, output: Path) -> list[Figu
 
 def arguments(words: Sequence[str] | None = None) -> tuple[list[str], Settings, Path]:
     """Parts, settings and output folder from the command line."""
-    minutes = "\n".join(f"  {name:12} {expected:3}" for name, (_, expected) in PARTS.items())
+    minutes = "\n".join(f"  {name:12} {expected:3}" for name, expected in PARTS.items())
     parser = argparse.ArgumentParser(
         "python -m benchmarks",
         description=f"{__doc__}{minutes}",
@@ -84,7 +88,7 @@ def arguments(words: Sequence[str] | None = None) -> tuple[list[str], Settings, 
         parser.error("--repeats and --threads are 1 or more")
     if given.whole:
         changes["whole"] = tuple(given.whole)
-    return given.parts or list(PARTS), replace(settings, **changes), given.output
+    return list(dict.fromkeys(given.parts or PARTS)), replace(settings, **changes), given.output
 
 
 def main() -> None:

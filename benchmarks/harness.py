@@ -55,7 +55,7 @@ class Figure:
         sense: how `ratio` reads: "speed", times as fast, or "share", this much of it.
         target: what the ratio must reach.
         curve, x: of a point on a growth curve, which one and where.
-        time: when it was measured.
+        time, commit: when it was measured, and of which code.
     """
 
     part: str
@@ -69,6 +69,7 @@ class Figure:
     curve: str | None = None
     x: float | None = None
     time: str = ""
+    commit: str = ""
 
     @property
     def ratios(self) -> list[float]:

@@ -36,9 +36,22 @@ def table(figures: Sequence[Figure], machine: Mapping[str, Any]) -> str:
         for row in rows
     ]
     lines.insert(1, "-" * len(lines[0]))
-    said = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in machine.items() if value is not None)
+    origins = _origins(figures)
+    told = {key: value for key, value in machine.items() if not (origins and key in ("commit", "time"))}
+    said = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in told.items() if value is not None)
     note = "ratio: 2.0 x is twice as fast as the baseline, 0.5 of is half of it; of the repeats its median, least, most"
-    return "\n".join([said, note, "", *(line.rstrip() for line in lines)])
+    return "\n".join([said, *origins, note, "", *(line.rstrip() for line in lines)])
+
+
+def _origins(figures: Sequence[Figure]) -> list[str]:
+    """A line for each part whose code is known: when it was measured, and which code."""
+    lines = []
+    for part in dict.fromkeys(figure.part for figure in figures):
+        own = [figure for figure in figures if figure.part == part]
+        if commits := sorted({figure.commit for figure in own} - {""}):
+            times = sorted({figure.time for figure in own})
+            lines.append(f"{part}: {' to '.join(dict.fromkeys([times[0], times[-1]]))}, commit {', '.join(commits)}")
+    return lines
 
 
 def _row(figure: Figure) -> tuple[str, ...]:
@@ -92,21 +105,25 @@ def kept(folder: Path, machine: Mapping[str, Any], settings: Mapping[str, Any]) 
     """The figures in a folder, which were measured on the same machine with the same settings.
 
     Raises:
-        ValueError: they were not.
+        ValueError: they were not, or the file is none of these.
     """
-    content = read_json(folder / "benchmarks.json")
-    if content is None:
+    file = folder / "benchmarks.json"
+    other = "say --output=ANOTHER_FOLDER, or delete it"
+    try:
+        content = read_json(file) or {}
+        rows = content.get("figures", [])
+        names = {field.name for field in fields(Figure)}
+        figures = [Figure(**{name: value for name, value in row.items() if name in names}) for row in rows]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} cannot be read as figures ({error}): {other}") from error
+    if not figures:
         return []
     passing = {"time", "load_at_start", "commit"}
     asked = {**{k: v for k, v in machine.items() if k not in passing}, **json.loads(json.dumps(settings))}
-    there = {**content["machine"], **content["settings"]}
+    there = {**content.get("machine", {}), **content.get("settings", {})}
     if differ := [f"{key}: {there.get(key)}, now {value}" for key, value in asked.items() if there.get(key) != value]:
-        raise ValueError(
-            f"{folder} holds figures of other settings or another machine ({'; '.join(differ)}): "
-            "say --output=ANOTHER_FOLDER, or delete it"
-        )
-    names = [field.name for field in fields(Figure)]
-    return [Figure(**{name: row[name] for name in names}) for row in content["figures"]]
+        raise ValueError(f"{folder} holds figures of other settings or another machine ({'; '.join(differ)}): {other}")
+    return figures
 
 
 def plot(figures: Sequence[Figure], machine: Mapping[str, Any]) -> Drawing:
@@ -175,10 +192,10 @@ def _draw_ratios(axes: Axes, figures: Sequence[Figure]) -> None:
 
 
 def _draw_curves(panel: SubFigure, rows: int, curves: Mapping[tuple[str, str], Sequence[Figure]]) -> None:
-    places = panel.subplots(rows, _COLUMNS, squeeze=False).flat
+    places = list(panel.subplots(rows, _COLUMNS, squeeze=False).flat)
     for axes, ((name, unit), found) in zip(places, curves.items(), strict=False):
         _draw_curve(axes, name, unit, found)
-    for axes in list(places)[len(curves) :]:
+    for axes in places[len(curves) :]:
         axes.set_axis_off()
 
 

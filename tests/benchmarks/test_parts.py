@@ -164,6 +164,20 @@ def test_memory_for_each_object_is_the_slope_of_the_line():
     assert growth.slope("step", places, found, QUICK).target is None
 
 
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), ValueError("did not compute the same")])
+def test_what_fails_on_a_gpu_is_told_and_left_out(error, monkeypatch):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "against_dense", fails)
+    monkeypatch.setattr(gpu, "training_step", lambda *_: None)
+    monkeypatch.setattr(gpu, "measure", lambda *_: ([1.0], [2.0]))
+    found, said = measured(gpu, tried=())
+    assert len(found) == 4
+    assert f"AggMask, against dense, failed: {error}" in said
+
+
 def test_every_stage_is_compared_with_its_convolutions():
     found, _ = measured(convolutions)
     assert len(found) == 2 * len(convolutions.STAGES)

@@ -1,4 +1,8 @@
 import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -55,8 +59,8 @@ def test_parts_are_measured_piece_by_piece_and_a_stop_loses_one_figure(tmp_path,
         yield FIGURES[0]
         raise KeyboardInterrupt
 
-    parts = {"data": (lambda settings, tell: iter([FIGURES[3]]), 1), "training": (stopped, 1)}
-    monkeypatch.setattr(command, "PARTS", parts)
+    parts = {"data": lambda settings, tell: iter([FIGURES[3]]), "training": stopped}
+    monkeypatch.setattr(command, "figures_of", parts.get)
     assert [f.name for f in command.measure(["data"], QUICK, tmp_path)] == ["pictures"]
     with pytest.raises(KeyboardInterrupt):
         command.measure(["training"], QUICK, tmp_path)
@@ -70,7 +74,9 @@ def test_parts_are_measured_piece_by_piece_and_a_stop_loses_one_figure(tmp_path,
 
 
 def test_the_plot_has_stages_ratios_and_curves():
-    stages, ratios, curve, *_ = plot(FIGURES, MACHINE).axes
+    stages, ratios, curve, *unused = plot(FIGURES, MACHINE).axes
+    assert len(unused) == 3
+    assert not any(axes.axison for axes in unused)
     assert [t.get_text() for t in stages.get_yticklabels()] == [
         "AggMask, head (training)",
         "AggMask, head (training), dense",
@@ -85,6 +91,46 @@ def test_the_plot_has_stages_ratios_and_curves():
     assert 1000 < high < 10_000
 
 
+def test_figures_say_of_which_code_they_are(tmp_path):
+    figures = [replace(FIGURES[0], time="today", commit="abc"), replace(FIGURES[3], time="before", commit="def")]
+    machine = {**MACHINE, "commit": "fed"}
+    write(tmp_path, figures, machine, {})
+    assert kept(tmp_path, machine, {}) == figures
+    lines = (tmp_path / "benchmarks.txt").read_text().splitlines()
+    assert lines[0] == "processor Abacus, cores 2, threads 1, torch 2.9"
+    assert lines[1:3] == ["training: today, commit abc", "data: before, commit def"]
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    file = tmp_path / "benchmarks.json"
+    for text in ('{"figures": [', "[1]", '{"figures": [{"part": "data"}]}'):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"benchmarks\.json cannot be read as figures.*--output=ANOTHER_FOLDER"):
+            kept(tmp_path, MACHINE, {})
+    file.write_text("{}")
+    assert kept(tmp_path, MACHINE, {}) == []
+    write(tmp_path, FIGURES, MACHINE, {})
+    content = json.loads(file.read_text())
+    for row in content["figures"]:
+        del row["time"], row["commit"]  # which older records lack
+    file.write_text(json.dumps(content))
+    assert kept(tmp_path, MACHINE, {}) == FIGURES
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(command, "figures_of", lambda part: pytest.fail("measured"))
+    for place in ("/proc/x", str(tmp_path / "file")):
+        with pytest.raises(SystemExit, match=rf"--output={place}: cannot be written \("):
+            command.measure(["data"], QUICK, Path(place))
+
+
+def test_words_are_read_before_anything_slow_is_imported():
+    code = "import sys, benchmarks.__main__; sys.exit(bool({'torch', 'matplotlib'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert all(callable(command.figures_of(part)) for part in command.PARTS)
+
+
 def test_the_plot_of_nothing_is_a_plot():
     assert plot([], MACHINE).axes == []
 
@@ -94,6 +140,7 @@ def test_the_command_line_chooses_parts_and_sizes():
     assert (parts, settings, str(output)) == (list(command.PARTS), FULL, "runs/benchmarks")
     parts, settings, output = command.arguments(["data", "growth", "--quick", *OPTIONS])
     assert (parts, str(output)) == (["data", "growth"], "x")
+    assert command.arguments(["data", "growth", "data"])[0] == ["data", "growth"]
     assert (settings.repeats, settings.threads, settings.size) == (7, 3, QUICK.size)
     assert settings.whole == QUICK.whole
     assert command.arguments(["--whole", "SOLO", "--whole", "AggMask*"])[1].whole == ("SOLO", "AggMask*")
@@ -119,9 +166,9 @@ def test_parts_are_measured_and_saved_one_after_the_other(monkeypatch, tmp_path,
             tell(f"at work with {settings.repeats} repeats")
             yield FIGURES[number]
 
-        return figures, 0
+        return figures
 
-    monkeypatch.setattr(command, "PARTS", {"one": part(0), "two": part(3)})
+    monkeypatch.setattr(command, "figures_of", {"one": part(0), "two": part(3)}.get)
     found = command.measure(["one", "two"], QUICK, tmp_path)
     assert [figure.name for figure in found] == [FIGURES[0].name, FIGURES[3].name]
     said = capsys.readouterr()
