@@ -29,7 +29,7 @@ demo: $(READY)  ## train, evaluate and draw on the embedded data set: about 5 mi
 	$(RUN) -m aggmask.train experiment=demo
 
 STUDY ?=
-study: $(READY)  ## does aggregation help? hours on 2 cores; STUDY="--data composites" or "--sweep study_solov2"
+study: $(READY)  ## does aggregation help? hours on 2 cores; STUDY="--data shapes_hard" or "--sweep study_solov2"
 	$(RUN) -m benchmarks.study $(STUDY)
 
 study-small: $(READY)  ## its main comparison with few steps: under 20 minutes on 2 cores

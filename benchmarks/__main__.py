@@ -8,13 +8,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from benchmarks.harness import Figure, machine
+from benchmarks.harness import Figure, machine, make_folder
 from benchmarks.settings import FULL, MODELS, QUICK, Settings
 
 PARTS = {"training": 40, "inference": 10, "data": 6, "evaluation": 4, "growth": 20, "convolutions": 8, "gpu": 0}
@@ -35,13 +34,10 @@ def measure(parts: Sequence[str], settings: Settings, output: Path) -> list[Figu
     """
     from benchmarks import report
 
+    make_folder(output, "--output")
     here, begin = machine(settings.threads), time.monotonic()
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=output).close()
         earlier = report.kept(output, here, asdict(settings))
-    except OSError as error:
-        sys.exit(f"python -m benchmarks: --output={output}: cannot be written ({error.strerror}): name another folder")
     except ValueError as error:
         sys.exit(f"python -m benchmarks: {error}")
     figures: list[Figure] = []

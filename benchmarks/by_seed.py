@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
 
+from aggmask.files import write_whole
 from aggmask.metrics import ground_truth
 from aggmask.metrics.evaluators import evaluate
 from aggmask.metrics.ground_truth import GroundTruth
@@ -45,7 +46,8 @@ def write(file: Path, jobs: Sequence[Sequence[str]], runs: Sequence[Run], pool: 
     for run, values in zip(chosen, pool.map(numbers, chosen), strict=True):
         cells = [" ".join(jobs[order[run.folder]]), run.seed, *values]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
-    file.write_text("\n".join(lines) + "\n" + _NOTE)
+    text = "\n".join(lines) + "\n" + _NOTE
+    write_whole(file, lambda opened: opened.write(text.encode()))
 
 
 def numbers(run: Run) -> list[str]:

@@ -241,6 +241,19 @@ class Side:
         return found
 
 
+def make_folder(folder: Path, word: str) -> None:
+    """Make what `word` of the command line names.
+
+    Raises:
+        SystemExit: nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        sys.exit(f"{word}={folder}: cannot be written ({error.strerror}): name another folder")
+
+
 def give_back() -> None:
     """Free memory goes back to the system: what a repetition takes then shows, whatever was used before it."""
     with suppress(AttributeError, OSError):  # not glibc

@@ -2,20 +2,22 @@
 
 Everything is done by commands that anyone can type; this file only says them in their order, and goes on where it was
 stopped. The learning rate is tuned on val for the baseline alone, and then everybody's. Two tables: with the same
-number of steps, and with the number of steps that takes each variant the baseline's time, by the step times of the
-first table. The checkpoint of a run is chosen on val, what is reported is on test.
+number of steps, and with the number of steps that takes each variant the baseline's time, by step times that are
+measured in turn (`step_times`). The checkpoint of a run is chosen on val, what is reported is on test.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
 import multiprocessing
+import re
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +29,11 @@ from aggmask.files import read_json, write_json
 from aggmask.report import report
 from aggmask.reporting.runs import FINISHED, Run, read_runs
 from benchmarks import by_seed
-from benchmarks.harness import machine
+from benchmarks.harness import machine, make_folder
+from benchmarks.step_times import step_seconds
 from benchmarks.variants import BASELINES, experiment_of, is_of, jobs_of, quoted
 
-DATA = ("shapes_hard", "composites")  # which have a test split
+DATA = ("composites", "shapes_hard")  # which have a test split
 _SAID = {"trainer.max_steps": "--steps", "trainer.val_check_interval": "--steps", "optim.lr": "--lr"}
 _SAID |= {"seed": "--seeds", "data": "--data", "experiment": "--sweep", "sweep.n_jobs": "--n-jobs"}
 
@@ -40,23 +43,25 @@ def aps_by_rate(runs: Sequence[Run]) -> dict[float, float]:
     return {run.config["optim"]["lr"]: max(value for *_, value in run.logged["val/AP"]) for run in runs}
 
 
-def same_time(jobs: Sequence[Sequence[str]], runs: Sequence[Run], baseline: Sequence[str]) -> list[list[str]]:
+def same_time(
+    jobs: Sequence[Sequence[str]], seconds: Mapping[str, float], steps: int, baseline: Sequence[str]
+) -> list[list[str]]:
     """Each job with the number of steps that takes it the baseline's time, evaluated halfway and at the end.
 
     Args:
-        runs: of the same jobs with the same number of steps.
-        baseline: the job whose time all get.
+        seconds: a step of each job takes, by `name_of`.
+        steps: of the baseline, whose time all get.
     """
-    seconds = {}
-    for job in jobs:
-        own = [run for run in runs if is_of(run, job, jobs)]
-        seconds[tuple(job)] = median(median(value for *_, value in run.logged["train/step_seconds"]) for run in own)
-    steps = runs[0].config["trainer"]["max_steps"]
     timed = []
     for job in jobs:
-        half = max(1, round(steps * seconds[tuple(baseline)] / seconds[tuple(job)] / 2))
+        half = max(1, round(steps * seconds[name_of(baseline)] / seconds[name_of(job)] / 2))
         timed.append([*job, f"trainer.max_steps={2 * half}", f"trainer.val_check_interval={half}"])
     return timed
+
+
+def name_of(job: Sequence[str]) -> str:
+    """What the record calls a variant."""
+    return " ".join(job)
 
 
 class Study:
@@ -66,13 +71,14 @@ class Study:
         settings: what the command line says.
 
     Raises:
-        SystemExit: the folder holds a study of other settings.
+        SystemExit: a folder cannot be written, or holds a study of other settings.
     """
 
     def __init__(self, settings: argparse.Namespace) -> None:
         self.settings, self.folder = settings, Path(settings.folder)
         self.baseline = BASELINES[settings.sweep].split()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder, "--folder")
+        make_folder(Path(settings.output), "--output")
         self.notes = self.folder / "record.json"
         asked = {key: value for key, value in vars(settings).items() if key not in ("folder", "output", "n_jobs")}
         self.record: dict[str, Any] = {"began": time.strftime("%Y-%m-%d %H:%M"), "settings": asked}
@@ -97,7 +103,7 @@ class Study:
         shared = ["hydra/sweeper=list", f"optim.lr={chosen}", seeds]
         runs = self._sweep("steps", *shared, quoted(jobs))
         self._tell("steps")
-        self._sweep("time", *shared, quoted(same_time(jobs, runs, self.baseline)))
+        self._sweep("time", *shared, quoted(same_time(jobs, self._seconds(runs), self.settings.steps, self.baseline)))
         self._tell("time")
 
     def _sweep(self, name: str, *arguments: str) -> list[Run]:
@@ -125,8 +131,23 @@ class Study:
 
     def _baseline_of(self, runs: Sequence[Run]) -> str:
         """A run of the baseline, by which the report finds its variant."""
+        return self._run_of(self.baseline, runs).name
+
+    def _run_of(self, job: Sequence[str], runs: Sequence[Run]) -> Run:
         jobs = jobs_of(self.settings.sweep)
-        return next(run.name for run in runs if is_of(run, self.baseline, jobs))
+        if found := next((run for run in runs if is_of(run, job, jobs)), None):
+            return found
+        sys.exit(f"{self.folder}: no finished training of {name_of(job)}: start the study again, and it is tried again")
+
+    def _seconds(self, runs: Sequence[Run]) -> dict[str, float]:
+        """Of a step of each job: measured once, since a study that goes on keeps its numbers of steps."""
+        kept, jobs = self.record.setdefault("seconds per step", {}), jobs_of(self.settings.sweep)
+        configs = {name_of(job): self._run_of(job, runs).config for job in jobs}
+        if configs.keys() - kept.keys():
+            with self._timed("time: steps of all in turn"):
+                for name, values in step_seconds(configs).items():
+                    kept[name] = {"median": median(values), "least": min(values), "most": max(values)}
+        return {name: row["median"] for name, row in kept.items()}
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:
@@ -143,7 +164,13 @@ class Study:
         told = shlex.join(["python", "-m", module, *arguments])
         print(told, flush=True)
         self.record["commands"].append(told)
-        subprocess.run([sys.executable, "-m", module, *arguments], check=True)
+        try:
+            subprocess.run([sys.executable, "-m", module, *arguments], check=True)
+        except subprocess.CalledProcessError as error:
+            sys.exit(
+                f"python -m benchmarks.study: a training failed (status {error.returncode}), as it says above. What is "
+                "finished is kept: start the study again with the same words, and it goes on"
+            )
 
 
 def evaluate_on_test(folder: Path) -> None:
@@ -179,13 +206,27 @@ def settings_of(arguments: Sequence[str]) -> argparse.Namespace:
     settings.output = settings.output or f"{settings.folder}/tables"
     for override in settings.overrides:
         key, given, _ = override.partition("=")
+        key = key.lstrip("+~")
         if not given:
             parser.error(f"{override}: is no key=value")
         if key in _SAID:
             parser.error(f"{override}: say {_SAID[key]}")
+        if key in compared_keys(settings.sweep):
+            parser.error(f"{override}: the variants of {settings.sweep} differ in it, and would not be told apart")
     if settings.steps < 20:
-        parser.error(f"--steps={settings.steps}: must be at least 20, of which the time is taken")
+        parser.error(f"--steps={settings.steps}: must be at least 20")
+    if settings.n_jobs < 1:
+        parser.error(f"--n-jobs={settings.n_jobs}: must be 1 or more")
+    if not re.fullmatch(r"\d+(,\d+)*", settings.seeds) or len(set(seeds := settings.seeds.split(","))) < len(seeds):
+        parser.error(f"--seeds={settings.seeds}: must be different whole numbers, as in 0,1,2")
+    if settings.lr is not None and not 0 < settings.lr < math.inf:
+        parser.error(f"--lr={settings.lr}: must be a number above 0")
     return settings
+
+
+def compared_keys(sweep: str) -> set[str]:
+    """What the variants of a sweep differ in."""
+    return {text.partition("=")[0] for job in jobs_of(sweep) for text in job}
 
 
 def main() -> None:

@@ -29,12 +29,9 @@ def test_the_rate_with_the_best_ap_at_any_time_is_known():
 
 def test_a_variant_that_takes_twice_as_long_gets_half_of_the_steps():
     jobs = [["a=1"], ["a=2"], ["a=2", "b=1"]]
-    runs = [run_of(job, seconds) for job, seconds in zip(jobs, (1.0, 2.0, 0.5), strict=True)]
-    runs.append(run_of(["a=2"], 2.2))
-    runs.append(run_of(["a=2"], 30.0))  # somebody else used the machine
-    timed = study.same_time(jobs, runs, ["a=1"])
+    timed = study.same_time(jobs, {"a=1": 1.0, "a=2": 2.0, "a=2 b=1": 0.5}, 100, ["a=1"])
     assert timed[0] == ["a=1", "trainer.max_steps=100", "trainer.val_check_interval=50"]
-    assert timed[1] == ["a=2", "trainer.max_steps=46", "trainer.val_check_interval=23"]
+    assert timed[1] == ["a=2", "trainer.max_steps=50", "trainer.val_check_interval=25"]
     assert timed[2] == ["a=2", "b=1", "trainer.max_steps=200", "trainer.val_check_interval=100"]
 
 
@@ -75,7 +72,14 @@ def test_it_trains_evaluates_and_tells_both_tables(monkeypatch, tmp_path):
     """Only its own steps: what they start is replaced."""
     calls, told, seeds = [], [], []
     listed = study.jobs_of("study_main")
-    runs = [run_of(job, seconds) for job, seconds in zip(listed, (1.0, 1.0, 2.0, 1.5), strict=True)]
+    runs = [run_of(job) for job in listed]
+    timings = []
+
+    def seconds(configs):
+        timings.append(list(configs))
+        return {name: [value, 9 * value, value / 2] for name, value in zip(configs, (1.0, 1.0, 2.0, 1.5), strict=True)}
+
+    monkeypatch.setattr(study, "step_seconds", seconds)
     for run, name in zip(runs, "0123", strict=True):
         object.__setattr__(run, "name", name)
         object.__setattr__(run, "folder", tmp_path / name)
@@ -95,7 +99,8 @@ def test_it_trains_evaluates_and_tells_both_tables(monkeypatch, tmp_path):
         assert {"experiment=study", "data=composites", "data.flip=0", "sweep.n_jobs=2"} <= set(words)
     assert "trainer.max_steps=100" in steps
     assert {"optim.lr=0.001", "seed=0,1", "hydra/sweeper=list"} <= set(steps) & set(timed)
-    assert any("trainer.max_steps=50" in word for word in timed)
+    assert any("trainer.max_steps=50" in word for word in timed)  # twice as long
+    assert record_of(tmp_path / "work")["seconds per step"][study.name_of(listed[2])]["most"] == 18.0
     assert "trainer.max_steps=100" not in timed
     for (folder, baseline, output), options in told:
         assert (folder.name, baseline, output.name) in [("steps", "0", "steps"), ("time", "0", "time")]
@@ -115,6 +120,26 @@ def test_it_trains_evaluates_and_tells_both_tables(monkeypatch, tmp_path):
     again = json.loads((tmp_path / "again" / "record.json").read_text())
     assert again["commands"][:3] == record["commands"]
     assert len(again["commands"]) == 6
+    assert timings == [[study.name_of(job) for job in listed]]  # once: the steps of a study stay
+
+
+def record_of(folder) -> dict:
+    return json.loads((folder / "record.json").read_text())
+
+
+def test_a_training_that_fails_ends_it_in_plain_words(monkeypatch, tmp_path):
+    made = study.Study(study.settings_of(["--folder", str(tmp_path), "--lr", "0.002"]))
+    monkeypatch.setattr(study.sys, "executable", "false")
+    with pytest.raises(SystemExit, match=r"a training failed \(status 1\).*start the study again with the same words"):
+        made.run()
+    with pytest.raises(SystemExit, match=r"no finished training of model/aggregation=none model\.aggregation\.init"):
+        made._baseline_of([])
+
+
+def test_folders_that_cannot_be_written_are_refused_first(tmp_path):
+    for word, place in (("--folder", "/proc/x"), ("--output", "/proc/y")):
+        with pytest.raises(SystemExit, match=rf"{word}={place}: cannot be written"):
+            study.Study(study.settings_of(["--folder", str(tmp_path), word, place]))
 
 
 def test_a_list_of_jobs_comes_through_the_command_line():
@@ -133,6 +158,15 @@ def test_a_list_of_jobs_comes_through_the_command_line():
         (["optim.lr=0.1"], "optim.lr=0.1: say --lr"),
         (["trainer.max_steps=9"], "trainer.max_steps=9: say --steps"),
         (["quickly"], "quickly: is no key=value"),
+        (["++optim.lr=0.1"], "++optim.lr=0.1: say --lr"),
+        (["model.interpolation.stride=2"], "the variants of study differ in it"),
+        (["+model.aggregation.window=9"], "the variants of study differ in it"),
+        (["--n-jobs", "0"], "--n-jobs=0: must be 1 or more"),
+        (["--seeds", ""], "--seeds=: must be different whole numbers"),
+        (["--seeds", "0,a"], "--seeds=0,a: must be"),
+        (["--seeds", "1,1"], "--seeds=1,1: must be different"),
+        (["--lr", "0"], "--lr=0.0: must be a number above 0"),
+        (["--lr", "nan"], "--lr=nan: must be"),
     ],
 )
 def test_what_makes_no_study_is_refused(said, message, capsys):
@@ -142,7 +176,7 @@ def test_what_makes_no_study_is_refused(said, message, capsys):
 
 
 def test_names_follow_from_others():
-    settings = study.settings_of(["--sweep", "study_solov2_main", "--data", "composites"])
+    settings = study.settings_of(["--sweep", "study_solov2_main"])
     assert settings.folder == "studies/study_solov2_main-composites-1000"
     assert settings.output == "studies/study_solov2_main-composites-1000/tables"
     assert study.experiment_of(settings.sweep) == "study_solov2"
