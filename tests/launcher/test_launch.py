@@ -167,6 +167,16 @@ def test_resume_alone_goes_on_with_added_jobs_too(sweep, tmp_path):
     assert f"compare them: python -m aggmask.report {tmp_path}/sweep" in said
 
 
+def test_another_list_of_jobs_asks_for_other_jobs(sweep, tmp_path):
+    listed = [*STUB, "hydra/sweeper=list"]
+    assert sweep(*listed, "hydra.sweeper.jobs=[['seed=0'],['seed=1']]")[0] == 0
+    for job in jobs_of(tmp_path):
+        (job.folder / "outcome.json").unlink()  # as if they had been killed
+    status, said = sweep(*listed, "hydra.sweeper.jobs=[['seed=1']]", f"sweep.resume={tmp_path}/sweep")
+    assert status == 0, said
+    assert [job.state for job in jobs_of(tmp_path)] == ["interrupted", "done"]
+
+
 def test_a_job_that_was_added_and_fails_again_fails_the_sweep(sweep, tmp_path, monkeypatch):
     assert sweep(*STUB, "seed=0")[0] == 0
     monkeypatch.setenv("STUB_FAILS", "1")
