@@ -132,27 +132,24 @@ def sixteen_bit_colors(values):
     )
 
 
-def test_eight_bit_values_in_deeper_pixels_are_kept():
-    check(encoded(GREY.astype(np.int32), "TIFF"), grey(GREY))
-    check(encoded(GREY.astype(np.uint16), "PNG"), grey(GREY))
-
-
-def test_the_scale_of_deep_pictures_does_not_depend_on_their_values():
-    twelve = np.array([[0, 2000], [4000, 4095]], np.uint16)
-    check(encoded(twelve, "PNG"), grey((twelve + 128) // 257))
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_the_scale_of_deep_pictures_does_not_depend_on_their_values(dtype):
+    values = GREY.astype(dtype)
+    dark = encoded(values, "TIFF")
+    check(dark, grey(GREY > 128))
+    values[0, 0] = 256
+    assert (decode_image(encoded(values, "TIFF"), "x") == decode_image(dark, "x"))[1:].all()
     floats = np.array([[0.5, 0.25], [np.nan, np.inf]], np.float32)
     check(encoded(floats, "TIFF"), grey([[128, 64], [0, 0]]))
     check(encoded(floats / 2, "TIFF"), grey([[64, 32], [0, 0]]))
 
 
-def test_values_without_a_known_scale_are_stretched_with_a_warning(caplog, monkeypatch):
-    monkeypatch.setattr(decode_module, "_told", set())
-    check(encoded(np.array([[-100, 0], [100, 0]], np.int32), "TIFF"), grey([[0, 128], [255, 128]]))
-    check(encoded(np.array([[0.5, 1.5], [1.0, 0.5]], np.float32), "TIFF"), grey([[0, 255], [128, 0]]))
-    check(encoded(np.array([[0, np.nan], [np.inf, 4]], np.float32), "TIFF"), grey([[0, 0], [0, 255]]))
-    check(encoded(np.full((2, 2), 7.5, np.float32), "TIFF"), grey(np.zeros((2, 2))))
-    assert caplog.text.count("stretched") == 1
-    assert "-100..100" in caplog.text
+@pytest.mark.parametrize("values", [np.array([[-1, 5]], np.int32), np.array([[0, 70000]], np.int32), np.float32([[2]])])
+def test_deep_pictures_on_no_known_scale_are_refused(values):
+    with pytest.raises(UserError, match=r"image x.*must lie in 0\.\.(65535|1): save it"):
+        decode_image(encoded(values, "TIFF"), "x")
+    with pytest.raises(UserError, match="must lie in"):
+        pixels_of(Image.fromarray(values))
 
 
 @pytest.mark.parametrize("values", [np.array([[0, -1]]), np.array([[0, 256]]), np.float64([[1.5]])])
@@ -164,6 +161,8 @@ def test_arrays_on_no_known_scale_are_refused(values):
 def test_arrays_have_the_scale_of_their_type():
     np.testing.assert_array_equal(pixels_of(GREY.astype(np.int64), 1), GREY[..., None])
     np.testing.assert_array_equal(pixels_of(GREY.astype(np.uint16) * 257, 1), GREY[..., None])
+    np.testing.assert_array_equal(pixels_of(GREY.astype(np.uint16), 1), GREY[..., None] > 128)
+    np.testing.assert_array_equal(pixels_of(GREY > 128, 1), (GREY[..., None] > 128) * 255)
 
 
 def test_pictures_of_twelve_bits_are_told_once(caplog, monkeypatch):

@@ -3,28 +3,25 @@
 Ordinary JPEG goes through simplejpeg (libjpeg-turbo: Pillow's pixels in 0.6 of the time), everything else through
 Pillow. Transparency is dropped, not composited: as with OpenCV, what training sees is the stored color, and no
 background is invented. Difference from Pillow: ordinary JPEGs damaged in the middle are refused, not filled with grey.
-Pictures deeper than 8 bits: 16-bit values have one scale, 0..65535, but those that 8 bits hold are taken for such;
-floats lie in 0..1. Other values are stretched, picture by picture, with a warning.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-import re
 
 import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from aggmask.cocofile.records import MAX_PIXELS
+from aggmask.data.depth import WHITE, eight_bits, largest_share, too_dark
 from aggmask.errors import UserError
 
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's name of it
-DEEP = 65535  # what is white in pictures of more than 8 bits; floats are white at 1
-_DARK = 1 / 8  # of it: a picture without larger values was made for another range
+_DARK = 1 / 8  # of white: a deep picture without larger values was made for another range
 _logger = logging.getLogger(__name__)
-_told: set[str] = set()  # kinds of warnings, in this process
+_told: set[str] = set()  # warnings of this process
 
 
 def decode_image(data: bytes, name: str, expected_size: tuple[int, int] | None = None, channels: int = 3) -> np.ndarray:
@@ -138,8 +135,9 @@ def _check_size(height: int, width: int) -> None:
 def _decode_other(data: bytes, orientation: int, channels: int, name: str) -> np.ndarray:
     """Stored pixels (first frame) through Pillow."""
     with _open(data) as image:
-        if (largest := _largest(image)) is not None and 255 / DEEP < largest < _DARK:
-            _warn_once("dark", too_dark(name, largest))
+        if (largest := largest_share(image)) is not None and largest < _DARK and not _told:
+            _logger.warning("%s", too_dark(name, largest))
+            _told.add(name)
         image.load()
         pixels = _pixels(image, channels)
         if image.format == "TIFF":  # the one format that Pillow rotates by itself
@@ -150,37 +148,11 @@ def _decode_other(data: bytes, orientation: int, channels: int, name: str) -> np
 def _pixels(image: Image.Image, channels: int) -> np.ndarray:
     """(H, W, channels) uint8 of any Pillow mode."""
     if image.mode == "F" or image.mode.startswith("I"):
-        image = Image.fromarray(_eight_bits(np.asarray(image)))
+        image = Image.fromarray(eight_bits(np.asarray(image)))
     if image.mode in ("P", "PA"):  # by way of RGBA: a palette's transparent colors have colors, too
         image = image.convert("RGBA")
     # A copy: Pillow's own memory is read-only.
     return np.array(image.convert(CHANNELS[channels])).reshape(image.height, image.width, channels)
-
-
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """uint8 of a one-channel picture with deeper values."""
-    if values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= DEEP:
-        return (values if values.max() <= 255 else (values.astype(np.int32) + 128) // 257).astype(np.uint8)
-    finite = np.isfinite(values)
-    values = values.astype(np.float64)
-    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
-    if low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    else:
-        _warn_once(
-            "stretched",
-            f"A picture has values in {low:g}..{high:g}, which no scale is known for: such pictures are stretched one "
-            "by one, so that the same value looks different in two of them. Write them with 8 or 16 bits on one scale.",
-        )
-    scaled = (np.where(finite, values, low) - low) / ((high - low) or 1.0) * 255
-    return np.rint(scaled).astype(np.uint8)
-
-
-def _warn_once(kind: str, text: str) -> None:
-    """Once in a process for each kind."""
-    if kind not in _told:
-        _told.add(kind)
-        _logger.warning("%s", text)
 
 
 def largest_value(data: bytes) -> float | None:
@@ -188,28 +160,7 @@ def largest_value(data: bytes) -> float | None:
     if data.startswith(b"\xff\xd8"):  # JPEG has 8
         return None
     with _open(data) as image:
-        return _largest(image)
-
-
-def too_dark(name: str, largest: float) -> str:
-    """What is wrong with pictures of more than 8 bits that use `largest` (a share) of their range."""
-    return (
-        f"The largest value of {name} is {largest * DEEP:.0f} of {DEEP}: it was made for another range and is seen "
-        f"nearly black. Write such pictures anew with all their values multiplied by the same number (4095 is white: "
-        f"by 16), or with 8 bits."
-    )
-
-
-def _largest(image: Image.Image) -> float | None:
-    """See `largest_value`."""
-    if image.mode == "F":
-        values = np.asarray(image)
-        return float(np.where(np.isfinite(values), values, 0).max())
-    if image.mode.startswith("I"):
-        return float(np.asarray(image).max()) / DEEP
-    if any(re.search(r";16[BLN]", str(tile.args)) for tile in image.tile):  # colors: Pillow gives their upper 8 bits
-        return float(np.asarray(image).max()) / 255
-    return None
+        return largest_share(image)
 
 
 def pixels_of(image: Image.Image | np.ndarray, channels: int = 3) -> np.ndarray:
@@ -217,7 +168,7 @@ def pixels_of(image: Image.Image | np.ndarray, channels: int = 3) -> np.ndarray:
 
     Args:
         image: any Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): uint16 in 0..65535, other
-            integers in 0..255, floats in 0..1.
+            integers in 0..255, floats in 0..1, truth values.
         channels: see `decode_image`.
 
     Raises:
@@ -229,12 +180,13 @@ def pixels_of(image: Image.Image | np.ndarray, channels: int = 3) -> np.ndarray:
     values = values[..., None] if values.ndim == 2 else values
     if values.ndim != 3 or values.shape[-1] not in (1, 3, 4) or 0 in values.shape:
         raise UserError(f"an array of shape {values.shape} is not an image: use (H, W), (H, W, 3) or (H, W, 4)")
-    white = 1 if values.dtype.kind == "f" else DEEP if values.dtype == np.uint16 else 255
+    values = values.astype(np.float32) if values.dtype == bool else values
+    white = 1 if values.dtype.kind == "f" else WHITE if values.dtype == np.uint16 else 255
     if not (values.min() >= 0 and values.max() <= white):
         raise UserError(
             f"an image of {values.dtype} must lie in 0..{white}, and this one in {values.min()}..{values.max()}"
         )
-    values = values.astype(np.uint8) if white == 255 else _eight_bits(values)
+    values = values.astype(np.uint8) if white == 255 else eight_bits(values)
     if values.shape[-1] == channels:
         return np.ascontiguousarray(values)
     return _pixels(Image.fromarray(values.squeeze(-1) if values.shape[-1] == 1 else values), channels)

@@ -89,7 +89,7 @@ def examine_cells(
 ) -> CellReport | None:
     """Send the objects of a file to cells, as training does; None where there are no objects.
 
-    Where training would stop at the file, it is a copy without the faults that they come from.
+    Where training would stop at the file, a copy without its faults takes its place.
 
     Args:
         storage: of the images, for the pictures; None: no pictures.

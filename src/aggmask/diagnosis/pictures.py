@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from aggmask.cocofile.records import Image
-from aggmask.data.decode import DEEP, decode_image, largest_value, orientation_of, too_dark
+from aggmask.data.decode import decode_image, largest_value, orientation_of
+from aggmask.data.depth import too_dark
 from aggmask.data.storage import Storage
 from aggmask.diagnosis.structure import Examination, Progress
 from aggmask.errors import UserError
@@ -42,8 +43,7 @@ def examine_pictures(examination: Examination, storage: Storage, workers: int = 
             elif seen.kind not in ("stored-frame", "turned"):
                 examination.repairs.drop("images", position)
     brightest = max(deep, key=deep.__getitem__, default=None)
-    # Of all: one picture alone may well be dark. Where 8 bits hold all values, they are taken for such.
-    if brightest is not None and 255 / DEEP < deep[brightest] < _DARK:
+    if brightest is not None and deep[brightest] < _DARK:  # of all: one picture alone may well be dark
         text = too_dark(f"all {len(deep)} pictures deeper than 8 bits", deep[brightest])
         examination.findings.add("too-dark", repr(brightest), text)
 
