@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -361,3 +362,15 @@ def test_categories_that_no_object_has_are_named(tmp_path, caplog):
         file.write_text(json.dumps(content))
     small_run("solo_r50", root, tmp_path / "run", "callbacks.pictures=null", "trainer.limit_train_batches=1")
     assert "1 of 4 categories have no object to learn from: 90 ('parent')" in caplog.text
+
+
+def test_the_scale_of_deep_pictures_travels_in_the_checkpoint(tmp_path):
+    root = make_coco(tmp_path / "coco", images=2, val_images=1)
+    words = ["data.value_range=[0,4095]", "callbacks.pictures=null", "trainer.limit_train_batches=1"]
+    small_run("solo_r50", root, tmp_path / "run", *words)
+    model = load(tmp_path / "run" / "last.ckpt", device="cpu")
+    assert model.value_range == (0, 4095)
+    seen = []
+    model._one = lambda pixels, threshold: seen.append(pixels)
+    model.predict(np.full((20, 30), 4095, np.uint16))
+    assert (seen[0] == 255).all()

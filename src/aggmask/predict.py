@@ -52,7 +52,7 @@ def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     results, failed = [], []
     for number, (file, target) in enumerate(tqdm(pairs, unit="image")):
         try:
-            pixels = read_picture(file, channels)
+            pixels = read_picture(file, channels, model.value_range)
         except UserError as error:
             failed.append(str(error))
             continue

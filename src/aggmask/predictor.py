@@ -12,6 +12,7 @@ from torch import Tensor
 
 from aggmask.data.coco import collate
 from aggmask.data.decode import decode_image, pixels_of
+from aggmask.data.depth import Range
 from aggmask.data.transforms import Resize, apply_frame
 from aggmask.decoding.decode import Decoder, as_instances
 from aggmask.errors import UserError
@@ -29,6 +30,7 @@ class Predictor:
         resize: from an image's size to the network's (the evaluation's of the training data).
         categories: label -> category.
         device: where it runs; by default a GPU if there is one.
+        value_range: of pictures deeper than 8 bits, see `decode.decode_image` (that of the training data).
     """
 
     def __init__(
@@ -38,10 +40,12 @@ class Predictor:
         resize: Resize,
         categories: Sequence[Category],
         device: str | torch.device | None = None,
+        value_range: Range | None = None,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.segmenter = segmenter.to(self.device).eval()
         self.decoder, self.resize, self.categories = decoder, resize, list(categories)
+        self.value_range = value_range
 
     def predict(self, images: Picture | Sequence[Picture], score_threshold: float = 0.05) -> list[Instances]:
         """Objects of each image, best first, in its original frame.
@@ -59,7 +63,7 @@ class Predictor:
         ):
             images = [images]
         channels = self.segmenter.backbone.in_chans
-        return [self._one(read_picture(image, channels), score_threshold) for image in images]
+        return [self._one(read_picture(image, channels, self.value_range), score_threshold) for image in images]
 
     @torch.no_grad()
     def outputs(self, pixels: np.ndarray) -> tuple[ImageBatch, list[LevelOutput]]:
@@ -76,8 +80,8 @@ class Predictor:
         return as_instances(found, batch.frames[0], self.categories, decoder.mask_threshold, decoder.pixels_at_once)
 
 
-def read_picture(image: Picture, channels: int = 3) -> np.ndarray:
-    """Any picture -> (H, W, channels) uint8: RGB, grey (1) or RGBA (4).
+def read_picture(image: Picture, channels: int = 3, value_range: Range | None = None) -> np.ndarray:
+    """Any picture -> (H, W, channels) uint8: RGB, grey (1) or RGBA (4). `value_range`: see `decode.decode_image`.
 
     Raises:
         UserError: a file cannot be read, or the value is not an image.
@@ -85,9 +89,9 @@ def read_picture(image: Picture, channels: int = 3) -> np.ndarray:
     if isinstance(image, str | Path):
         path = Path(image).expanduser()
         try:
-            return decode_image(path.read_bytes(), str(path), channels=channels)
+            return decode_image(path.read_bytes(), str(path), channels=channels, value_range=value_range)
         except OSError as error:
             raise UserError(f"The image {path} cannot be read: {error.strerror}.") from error
     if isinstance(image, Tensor):
         image = image.detach().cpu().movedim(0, -1).numpy() if image.ndim == 3 else image.detach().cpu().numpy()
-    return pixels_of(image, channels)
+    return pixels_of(image, channels, value_range)

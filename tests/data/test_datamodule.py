@@ -2,9 +2,11 @@ import shutil
 import threading
 from functools import partial
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from aggmask.data.datamodule import CocoDataModule
@@ -304,3 +306,19 @@ def test_prepare_is_called_by_one_at_a_time(tmp_path):
 def test_settings_that_make_no_sense(tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         CocoDataModule(**{"root": str(tmp_path), **options})
+
+
+def test_deep_pictures_have_the_scale_that_is_told_in_training_and_evaluation(tmp_path):
+    root = make_coco(tmp_path, images=2)
+    for file in tmp_path.glob("*2017/*.jpg"):
+        twelve = np.asarray(Image.open(file).convert("L")).astype(np.uint16) * 16
+        Image.fromarray(twelve).save(file, "PNG")
+    for value_range, most in ((None, 16), (4095, 255)):
+        data = CocoDataModule(str(root), value_range=value_range, **SMALL)
+        data.setup()
+        for half in (data.train_dataset, data.val_dataset):
+            pixels = half.original(int(half.index.image_ids[0]))[0]
+            assert most * 0.6 < pixels.max() <= most
+            assert most * 0.6 < half[0].pixels.max() <= most
+    with pytest.raises(UserError, match=r"data\.value_range="):
+        CocoDataModule(str(root), value_range=[3, 1], **SMALL)

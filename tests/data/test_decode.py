@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from aggmask.data import decode as decode_module
 from aggmask.data.decode import decode_image, largest_value, pixels_of
+from aggmask.data.depth import as_range
 from aggmask.errors import UserError
 
 rng = np.random.default_rng(0)
@@ -132,13 +133,14 @@ def sixteen_bit_colors(values):
     )
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
-def test_the_scale_of_deep_pictures_does_not_depend_on_their_values(dtype):
-    values = GREY.astype(dtype)
-    dark = encoded(values, "TIFF")
-    check(dark, grey(GREY > 128))
-    values[0, 0] = 256
-    assert (decode_image(encoded(values, "TIFF"), "x") == decode_image(dark, "x"))[1:].all()
+def test_eight_bit_values_in_deeper_pixels_are_kept():
+    check(encoded(GREY.astype(np.int32), "TIFF"), grey(GREY))
+    check(encoded(GREY.astype(np.uint16), "PNG"), grey(GREY))
+
+
+def test_the_scale_of_deep_pictures_does_not_depend_on_their_values():
+    twelve = np.array([[0, 2000], [4000, 4095]], np.uint16)
+    check(encoded(twelve, "PNG"), grey((twelve.astype(int) + 128) // 257))
     floats = np.array([[0.5, 0.25], [np.nan, np.inf]], np.float32)
     check(encoded(floats, "TIFF"), grey([[128, 64], [0, 0]]))
     check(encoded(floats / 2, "TIFF"), grey([[64, 32], [0, 0]]))
@@ -146,10 +148,33 @@ def test_the_scale_of_deep_pictures_does_not_depend_on_their_values(dtype):
 
 @pytest.mark.parametrize("values", [np.array([[-1, 5]], np.int32), np.array([[0, 70000]], np.int32), np.float32([[2]])])
 def test_deep_pictures_on_no_known_scale_are_refused(values):
-    with pytest.raises(UserError, match=r"image x.*must lie in 0\.\.(65535|1): save it"):
+    with pytest.raises(UserError, match=r"image x.*must lie in 0\.\.(65535|1): say data\.value_range"):
         decode_image(encoded(values, "TIFF"), "x")
     with pytest.raises(UserError, match="must lie in"):
         pixels_of(Image.fromarray(values))
+
+
+@pytest.mark.parametrize(
+    ("given", "values", "eight"),
+    [(4095, np.uint16([[0, 4095, 2048, 60000]]), [[0, 255, 128, 255]]),
+     ([-1000, 1000], np.int32([[-2000, -1000, 0, 1000]]), [[0, 0, 128, 255]]),
+     ([1, 3], np.float32([[0, np.nan, 2, 3]]), [[0, 0, 128, 255]])],
+)  # fmt: skip
+def test_a_range_of_values_is_that_of_all_deep_pictures(given, values, eight):
+    value_range = as_range(given)
+    check(encoded(values, "TIFF"), grey(eight), value_range=value_range)
+    np.testing.assert_array_equal(pixels_of(values, 1, value_range)[..., 0], eight)
+    np.testing.assert_array_equal(pixels_of(Image.fromarray(values), 1, value_range)[..., 0], eight)
+    for shallow in (GREY, NOISE):
+        check(encoded(shallow, "PNG"), decode_image(encoded(shallow, "PNG"), "x"), value_range=value_range)
+    with pytest.raises(UserError, match=r"x\.png.*one channel"):
+        decode_image(sixteen_bit_colors(np.full((3, 4, 3), 4095)), "x.png", value_range=value_range)
+
+
+@pytest.mark.parametrize("given", [0, [1], [3, 1], "abc", ["a", "b"], [0, None]])
+def test_a_range_that_is_none_is_refused(given):
+    with pytest.raises(UserError, match=r"data\.value_range="):
+        as_range(given)
 
 
 @pytest.mark.parametrize("values", [np.array([[0, -1]]), np.array([[0, 256]]), np.float64([[1.5]])])
@@ -161,7 +186,6 @@ def test_arrays_on_no_known_scale_are_refused(values):
 def test_arrays_have_the_scale_of_their_type():
     np.testing.assert_array_equal(pixels_of(GREY.astype(np.int64), 1), GREY[..., None])
     np.testing.assert_array_equal(pixels_of(GREY.astype(np.uint16) * 257, 1), GREY[..., None])
-    np.testing.assert_array_equal(pixels_of(GREY.astype(np.uint16), 1), GREY[..., None] > 128)
     np.testing.assert_array_equal(pixels_of(GREY > 128, 1), (GREY[..., None] > 128) * 255)
 
 

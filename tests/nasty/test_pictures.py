@@ -96,17 +96,18 @@ def test_pictures_of_twelve_bits_are_found_among_all(tmp_path):
     records = [{"id": k, "file_name": f"{k}.png", "height": 20, "width": 30} for k in (1, 2)]
     content = {"images": records, "categories": []}
 
-    def found(*highest):
+    def found(*highest, **options):
         for k, high in enumerate(highest, start=1):
             (tmp_path / "images" / f"{k}.png").write_bytes(sixteen_bits(high))
         examination = examine(json.dumps(content).encode(), "file.json")
-        examine_pictures(examination, open_storage(tmp_path / "images"))
+        examine_pictures(examination, open_storage(tmp_path / "images"), **options)
         return examination.findings.of("too-dark")
 
     (finding,) = found(2000, 4095)
     assert finding.where == "'2.png'"
     assert "4095 of 65535" in finding.text
-    assert "by 16" in finding.text
+    assert "data.value_range" in finding.text
+    assert found(2000, 4095, value_range=(0, 4095)) == []
     assert found(2000, 60000) == []  # one of them is dark, the data set is not
 
 

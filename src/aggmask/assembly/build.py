@@ -23,6 +23,7 @@ from aggmask.callbacks.non_finite import NonFinite
 from aggmask.callbacks.split_step import OutOfMemory
 from aggmask.callbacks.sync_norms import SyncNorms
 from aggmask.checkpoints.reading import read_file
+from aggmask.data.depth import as_range
 from aggmask.data.transforms import Resize
 from aggmask.errors import UserError
 from aggmask.lit_module import SegmentationModule
@@ -170,7 +171,8 @@ def load(
     data = module.hparams["data"]
     sides = short_side or data.get("evaluation_short_side") or data["short_side"]
     resize = Resize((sides if isinstance(sides, int) else max(sides),), long_side or data["long_side"])
-    return Predictor(module.segmenter, module.decoder, resize, module.categories, device)
+    value_range = as_range(data.get("value_range"))  # which older checkpoints do not have
+    return Predictor(module.segmenter, module.decoder, resize, module.categories, device, value_range)
 
 
 def _check_targets(node: Any, where: str) -> None:

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Sampler
 from aggmask.data.coco import CANVAS_MULTIPLE, CocoInstances, collate
 from aggmask.data.copy_paste import CopyPaste
 from aggmask.data.decode import CHANNELS
+from aggmask.data.depth import as_range
 from aggmask.data.index import AnnotationIndex
 from aggmask.data.places import Source, Split, existing, is_found, require
 from aggmask.data.processors import share
@@ -47,6 +48,7 @@ class CocoDataModule(pl.LightningDataModule):
         root: folder in COCO layout; may be None when `train` and `val` name everything.
         train, val: {"annotations": file, "images": folder, zip or URL}; what is None lies at its usual place in `root`.
         channels: of the pixels: 1 (grey), 3 (RGB) or 4 (RGBA).
+        value_range: of pictures deeper than 8 bits: what is white, or what is black and white; None: by their type.
         batch_size: images per device.
         num_workers: loader processes per device; None: as many as there are processors, at most 8; in a
             sweep, as many as the job's share of them.
@@ -81,6 +83,7 @@ class CocoDataModule(pl.LightningDataModule):
         train: Source | None = None,
         val: Source | None = None,
         channels: int = 3,
+        value_range: float | Sequence[float] | None = None,
         batch_size: int = 2,
         num_workers: int | None = None,
         short_side: int | Sequence[int] = 800,
@@ -119,7 +122,7 @@ class CocoDataModule(pl.LightningDataModule):
             )
         self.root = None if root is None else Path(root).expanduser()
         self.train, self.val = Split.of("train", train, self.root), Split.of("val", val, self.root)
-        self.channels = channels
+        self.channels, self.value_range = channels, as_range(value_range)
         self.batch_size, self.num_workers = batch_size, _workers() if num_workers is None else num_workers
         self.short_sides, self.scale_per = short_sides, scale_per
         self.evaluation_resize = Resize((evaluation_short_side or max(short_sides),), long_side)
@@ -196,13 +199,21 @@ class CocoDataModule(pl.LightningDataModule):
             skip_empty=self.skip_empty,
             seed=self.seed,
             channels=self.channels,
+            value_range=self.value_range,
         )
         return _not_empty(dataset, self.train.annotations)
 
     @cached_property
     def val_dataset(self) -> CocoInstances:
         storage = open_storage(existing(self.val.images), self.allow_outside)
-        dataset = self._kind(self._val_index, storage, self.evaluation_resize, training=False, channels=self.channels)
+        dataset = self._kind(
+            self._val_index,
+            storage,
+            self.evaluation_resize,
+            training=False,
+            channels=self.channels,
+            value_range=self.value_range,
+        )
         return _not_empty(dataset, self.val.annotations)
 
     def train_dataloader(self) -> DataLoader:

@@ -15,7 +15,7 @@ import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from aggmask.cocofile.records import MAX_PIXELS
-from aggmask.data.depth import WHITE, eight_bits, largest_share, too_dark
+from aggmask.data.depth import WHITE, Range, eight_bits, largest_share, too_dark
 from aggmask.errors import UserError
 
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's name of it
@@ -24,7 +24,13 @@ _logger = logging.getLogger(__name__)
 _told: set[str] = set()  # warnings of this process
 
 
-def decode_image(data: bytes, name: str, expected_size: tuple[int, int] | None = None, channels: int = 3) -> np.ndarray:
+def decode_image(
+    data: bytes,
+    name: str,
+    expected_size: tuple[int, int] | None = None,
+    channels: int = 3,
+    value_range: Range | None = None,
+) -> np.ndarray:
     """Pixels (H, W, channels) uint8, C-contiguous and writable, of an image file.
 
     An EXIF rotation is applied, as viewers do, unless only the stored picture has the expected size: then the
@@ -35,6 +41,7 @@ def decode_image(data: bytes, name: str, expected_size: tuple[int, int] | None =
         name: of the file, for messages.
         expected_size: (height, width) the annotation file gives.
         channels: 3: RGB. 1: grey, of colors their luma. 4: RGB and opacity, 255 where the file says nothing of it.
+        value_range: what is black and white where values have more than 8 bits; None: by their type.
 
     Raises:
         UserError: not an image, damaged, too large, or of another size than expected in either reading.
@@ -45,7 +52,7 @@ def decode_image(data: bytes, name: str, expected_size: tuple[int, int] | None =
         orientation = orientation_of(data)
         stored = _decode_jpeg(data)
         if stored is None:
-            stored = _decode_other(data, orientation, channels, name)
+            stored = _decode_other(data, orientation, channels, name, value_range)
         elif channels != 3:
             stored = _pixels(Image.fromarray(stored), channels)
     except Exception as error:  # on damaged files decoders raise nearly anything
@@ -132,51 +139,53 @@ def _check_size(height: int, width: int) -> None:
         raise ValueError(f"{height} x {width} are more than {MAX_PIXELS} pixels")
 
 
-def _decode_other(data: bytes, orientation: int, channels: int, name: str) -> np.ndarray:
+def _decode_other(data: bytes, orientation: int, channels: int, name: str, value_range: Range | None) -> np.ndarray:
     """Stored pixels (first frame) through Pillow."""
     with _open(data) as image:
-        if (largest := largest_share(image)) is not None and largest < _DARK and not _told:
-            _logger.warning("%s", too_dark(name, largest))
+        if (largest := largest_share(image, value_range)) is not None and largest < _DARK and not _told:
+            _logger.warning("%s", too_dark(name, largest, value_range))
             _told.add(name)
         image.load()
-        pixels = _pixels(image, channels)
+        pixels = _pixels(image, channels, value_range)
         if image.format == "TIFF":  # the one format that Pillow rotates by itself
             pixels = _rotate(pixels, {6: 8, 8: 6}.get(orientation, orientation))
     return pixels
 
 
-def _pixels(image: Image.Image, channels: int) -> np.ndarray:
+def _pixels(image: Image.Image, channels: int, value_range: Range | None = None) -> np.ndarray:
     """(H, W, channels) uint8 of any Pillow mode."""
     if image.mode == "F" or image.mode.startswith("I"):
-        image = Image.fromarray(eight_bits(np.asarray(image)))
+        image = Image.fromarray(eight_bits(np.asarray(image), value_range))
     if image.mode in ("P", "PA"):  # by way of RGBA: a palette's transparent colors have colors, too
         image = image.convert("RGBA")
     # A copy: Pillow's own memory is read-only.
     return np.array(image.convert(CHANNELS[channels])).reshape(image.height, image.width, channels)
 
 
-def largest_value(data: bytes) -> float | None:
+def largest_value(data: bytes, value_range: Range | None = None) -> float | None:
     """Largest value of an image file with more than 8 bits, as a share of white; None for any other file."""
     if data.startswith(b"\xff\xd8"):  # JPEG has 8
         return None
     with _open(data) as image:
-        return largest_share(image)
+        return largest_share(image, value_range)
 
 
-def pixels_of(image: Image.Image | np.ndarray, channels: int = 3) -> np.ndarray:
+def pixels_of(image: Image.Image | np.ndarray, channels: int = 3, value_range: Range | None = None) -> np.ndarray:
     """(H, W, channels) uint8 of a picture in memory; a Pillow image is turned upright by its EXIF tag.
 
     Args:
         image: any Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): uint16 in 0..65535, other
             integers in 0..255, floats in 0..1, truth values.
-        channels: see `decode_image`.
+        channels, value_range: see `decode_image`.
 
     Raises:
         UserError: an array of another shape, or values outside of their range.
     """
     if isinstance(image, Image.Image):
-        return np.ascontiguousarray(_pixels(ImageOps.exif_transpose(image), channels))
+        return np.ascontiguousarray(_pixels(ImageOps.exif_transpose(image), channels, value_range))
     values = np.asarray(image)
+    if value_range is not None and values.dtype not in (bool, np.uint8):
+        values = eight_bits(values, value_range)
     values = values[..., None] if values.ndim == 2 else values
     if values.ndim != 3 or values.shape[-1] not in (1, 3, 4) or 0 in values.shape:
         raise UserError(f"an array of shape {values.shape} is not an image: use (H, W), (H, W, 3) or (H, W, 4)")

@@ -126,10 +126,8 @@ KINDS = {
     "unreadable": Kind(True, "an image file is damaged or none at all", _SKIPS, _OUT_TOO),
     "wrong-size": Kind(True, "an image has another size than the annotations say", _SKIPS, _OUT_TOO),
     "too-dark": Kind(
-        True,
-        "pictures deeper than 8 bits use a small part of their range",
-        "seen nearly black: integers are white at 65535, floats at 1",
-        "kept: it is the pictures that have to be written anew",
+        True, "pictures deeper than 8 bits use a small part of their range", "seen nearly black: integers are white at "
+        "65535, floats at 1, or as data.value_range says", "kept: data.value_range is a word of the training",
     ),
     "stored-frame": Kind(
         False, "an image is turned by its EXIF tag, but annotated as stored", "not turned; other programs may turn it"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 
 from aggmask.cocofile.records import Image
 from aggmask.data.decode import decode_image, largest_value, orientation_of
-from aggmask.data.depth import too_dark
+from aggmask.data.depth import Range, too_dark
 from aggmask.data.storage import Storage
 from aggmask.diagnosis.structure import Examination, Progress
 from aggmask.errors import UserError
@@ -20,18 +21,26 @@ _AT_ONCE = 64  # images asked for together, for the sake of remote storage
 _DARK = 1 / 2  # of white: where no picture of a data set has a larger value, a bit is never used
 
 
-def examine_pictures(examination: Examination, storage: Storage, workers: int = 1, progress: Progress = iter) -> None:
+def examine_pictures(
+    examination: Examination,
+    storage: Storage,
+    workers: int = 1,
+    progress: Progress = iter,
+    value_range: Range | None = None,
+) -> None:
     """Decode every image of a file; what is wrong joins the findings and repairs of its annotations.
 
     Args:
         workers: threads (decoders work outside of Python's lock).
         progress: put around the loop over images.
+        value_range: of pictures deeper than 8 bits, see `decode.decode_image`.
     """
     images = examination.images()
     names = {image.file_name for _, image in images}
     deep: dict[str, float] = {}
+    look = partial(look_at, storage=storage, value_range=value_range)
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        for (position, image), seen in zip(progress(images), _in_order(pool, storage, images), strict=True):
+        for (position, image), seen in zip(progress(images), _in_order(pool, look, images), strict=True):
             if seen.largest is not None:
                 deep[image.file_name] = seen.largest
             if seen.kind is None:
@@ -44,22 +53,21 @@ def examine_pictures(examination: Examination, storage: Storage, workers: int = 
                 examination.repairs.drop("images", position)
     brightest = max(deep, key=deep.__getitem__, default=None)
     if brightest is not None and deep[brightest] < _DARK:  # of all: one picture alone may well be dark
-        text = too_dark(f"all {len(deep)} pictures deeper than 8 bits", deep[brightest])
+        text = too_dark(f"all {len(deep)} pictures deeper than 8 bits", deep[brightest], value_range)
         examination.findings.add("too-dark", repr(brightest), text)
 
 
-def size_in(storage: Storage, name: str) -> Size | None:
+def size_in(storage: Storage, name: str, value_range: Range | None = None) -> Size | None:
     """(height, width) of an image file as viewers show it; None where it cannot be read."""
     try:
-        return decode_image(storage.read(name), name).shape[:2]
+        return decode_image(storage.read(name), name, value_range=value_range).shape[:2]
     except UserError:
         return None
 
 
-def _in_order(pool: ThreadPoolExecutor, storage: Storage, images: list[tuple[int, Image]]) -> Iterable:
-    look: Callable = lambda pair: look_at(pair[1], storage)  # noqa: E731
+def _in_order(pool: ThreadPoolExecutor, look: Callable[[Image], Seen], images: list[tuple[int, Image]]) -> Iterable:
     for start in range(0, len(images), _AT_ONCE):  # a map of all would read far ahead of what is looked at
-        yield from pool.map(look, images[start : start + _AT_ONCE])
+        yield from pool.map(look, (image for _, image in images[start : start + _AT_ONCE]))
 
 
 @dataclass(frozen=True)
@@ -72,27 +80,27 @@ class Seen:
     name: str | None = None  # that the file has, where it is spelled otherwise
 
 
-def look_at(image: Image, storage: Storage) -> Seen:
+def look_at(image: Image, storage: Storage, value_range: Range | None = None) -> Seen:
     """Read an image's file and hold it against its record."""
     try:
         if image.file_name not in storage:
-            return _under_another_name(image, storage)
+            return _under_another_name(image, storage, value_range)
     except UserError as error:
         return Seen("outside-folder", str(error))
     try:
         data = storage.read(image.file_name)
-        size = decode_image(data, image.file_name).shape[:2]
+        size = decode_image(data, image.file_name, value_range=value_range).shape[:2]
     except UserError as error:
         return Seen("unreadable", str(error))
-    return Seen(*_held_against(image, size, orientation_of(data)), largest_value(data))
+    return Seen(*_held_against(image, size, orientation_of(data)), largest_value(data, value_range))
 
 
-def _under_another_name(image: Image, storage: Storage) -> Seen:
+def _under_another_name(image: Image, storage: Storage, value_range: Range | None) -> Seen:
     near = storage.near(image.file_name)
     if len(near) != 1:
         among = f", which has {', '.join(map(repr, near))}" if near else ""
         return Seen("missing", f"not in {storage.place}{among}")
-    seen = look_at(msgspec.structs.replace(image, file_name=near[0]), storage)
+    seen = look_at(msgspec.structs.replace(image, file_name=near[0]), storage, value_range)
     text = f"{storage.place} has {near[0]!r}"
     if seen.kind in (None, "stored-frame", "turned"):
         return Seen("near-name", text, seen.largest, near[0])

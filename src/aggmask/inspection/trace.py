@@ -184,7 +184,7 @@ def inspect(model: Predictor, image: Picture, score_threshold: float = 0.3) -> I
     Raises:
         UserError: the file cannot be read, or it is no image.
     """
-    pixels = read_picture(image, model.segmenter.backbone.in_chans)
+    pixels = read_picture(image, model.segmenter.backbone.in_chans, model.value_range)
     batch, outputs = model.outputs(pixels)
     candidates = examine(model.decoder, outputs, batch.pixels.shape[-2:], score_threshold)
     shown = pixels_of(pixels, 3)
