@@ -127,7 +127,7 @@ def test_a_picture_has_the_channels_of_the_model(channels, pictures, monkeypatch
     backbone = SimpleNamespace(in_chans=channels)
 
     class Model:
-        segmenter = SimpleNamespace(backbone=backbone)
+        segmenter, value_range = SimpleNamespace(backbone=backbone), None
 
         def predict(self, images, threshold):
             seen.extend(images)
