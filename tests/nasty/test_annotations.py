@@ -77,7 +77,8 @@ def test_training_and_evaluation_see_the_same_annotations(case, tmp_path):
     for k, (given, evaluated) in enumerate(pairs):
         painted = bitmap(found.segmentations[k], SIZE)
         np.testing.assert_array_equal(painted, coco_mask.decode(evaluated["segmentation"]).astype(bool))
-        assert evaluated["iscrowd"] == found.crowd[k]
+        assert found.crowd[k] == (not given.is_target)  # what is marked `ignore` is no target either
+        assert evaluated["iscrowd"] == bool(given.iscrowd)
         assert evaluated["image_id"] == index.image_ids[0]
         assert evaluated["category_id"] == index.categories[found.labels[k]].id
         if given.area is not None:  # else that of the outline, and that of its pixels
