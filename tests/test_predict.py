@@ -188,3 +188,12 @@ def test_more_than_a_hundred_detections(checkpoint, tmp_path):
     rng = np.random.default_rng(0)
     found = model.predict(rng.integers(0, 255, (128, 256, 3), dtype=np.uint8), score_threshold=0.0)[0]
     assert 100 < len(found) <= 300
+
+
+def test_a_pattern_in_a_folder_s_name_is_a_pattern(tmp_path, pictures):
+    for name in ("a[1]", "a1"):
+        (tmp_path / name).mkdir()
+        shutil.copy(pictures / "rgba.png", tmp_path / name / "x.png")
+    (found,) = predict.pictures(f"{tmp_path}/a[1]/*.png")
+    assert found.relative_to(predict._home(f"{tmp_path}/a[1]/*.png")).as_posix() == "a1/x.png"
+    assert predict._home(f"{tmp_path}/a[1]") == tmp_path / "a[1]"

@@ -93,7 +93,8 @@ def examine_split(split: Split, data: CocoDataModule, cfg: DictConfig) -> Report
     size_of = (
         partial(size_in, storage, value_range=data.value_range) if storage is not None and cfg.check_images else None
     )
-    examination = examine_file(split.annotations, _progress(f"{split.name} annotations"), size_of)
+    progress = _progress(f"{split.name} annotations")
+    examination = examine_file(split.annotations, progress, size_of, training=split.name == "train")
     if storage is None:
         examination.findings.add("no-images", f"data.{split.name}.images={split.images}")
     elif cfg.check_images:

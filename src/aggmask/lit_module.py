@@ -155,9 +155,10 @@ def matching_ids(own: Sequence[Category], found: Sequence[Category], place: str)
             "Evaluate on a file that lists the model's categories by their names; one may well have no annotations."
         )
     names = Counter(category.name for category in own)
-    ids = [c.id if c in found else by_name[c.name][0] for c in own]
+    known_there = {(c.id, c.name) for c in found}
+    ids = [c.id if (c.id, c.name) in known_there else by_name[c.name][0] for c in own]
     for c in own:
-        if c not in found and (names[c.name] > 1 or len(by_name[c.name]) > 1):
+        if (c.id, c.name) not in known_there and (names[c.name] > 1 or len(by_name[c.name]) > 1):
             known = [other.id for other in own if other.name == c.name]
             raise UserError(
                 f"{place} has {c.name!r} under the ids {by_name[c.name]}, the model under {known}: which is which "

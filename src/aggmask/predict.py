@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,9 +112,10 @@ def _home(source: str) -> Path:
     path = Path(source).expanduser()
     if path.is_file():
         return path.parent
-    while not path.is_dir():
-        path = path.parent
-    return path
+    if path.is_dir():
+        return path
+    plain = takewhile(lambda part: not glob.has_magic(part), path.parts)
+    return Path(*plain) if glob.has_magic(str(path)) else path.parent
 
 
 def as_results(image_id: int, file_name: str, found: Instances) -> list[dict[str, Any]]:

@@ -113,7 +113,7 @@ def test_a_box_without_extent_is_that_of_the_mask_and_counted(box):
 def test_what_is_marked_ignore_is_no_target(marks, target):
     arrays, facts = packed({"segmentation": [SQUARE], **marks})
     assert arrays["crowd"].tolist() == [not target]
-    assert facts["told"] == ({"marked `ignore` are no targets": 1} if marks["ignore"] else {})
+    assert facts["told"] == ({"marked `ignore` are not trained on": 1} if marks["ignore"] else {})
 
 
 def test_given_values_are_kept():

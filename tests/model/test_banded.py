@@ -87,6 +87,13 @@ def test_the_context_takes_it_where_it_pays(monkeypatch):
         close(ours, theirs, 1e-4)
 
 
+def test_no_image_at_all():
+    pyramid = [torch.zeros(0, 64, 200 // s, 200 // s, requires_grad=True) for s in (1, 2, 4, 8, 8)]
+    found = ContextBranch(64, 8)(pyramid)
+    assert found.shape == (0, 8, 200, 200)
+    found.sum().backward()
+
+
 def test_where_it_pays():
     large, weight = torch.empty(1, 64, 120, 120), torch.empty(64, 64, 1, 1)
     assert pays(large, weight)

@@ -90,6 +90,13 @@ def test_a_parent_category_is_left_out_of_a_clean_copy():
     assert [category["name"] for category in copy["categories"]] == ["cat", "dog"]
 
 
+def test_a_file_to_evaluate_on_keeps_what_training_may_have_objects_of():
+    examination = examine(CASES["parent category"].data, "file.json", training=False)
+    assert "unused-category" in {finding.kind for finding in examination.findings.found}
+    copy = json.loads(repaired(examination))
+    assert [category["name"] for category in copy["categories"]] == ["animals", "cat", "dog"]
+
+
 def test_points_as_pairs_are_one_polygon_in_a_clean_copy():
     copy = json.loads(repaired(examine(CASES["points as pairs"].data, "file.json")))
     assert copy["annotations"][1]["segmentation"] == [[15, 5, 25, 5, 25, 15]]
@@ -118,6 +125,7 @@ def test_every_fault_of_an_annotation_file_has_a_case():
         "stored-frame",
         "turned",
         "too-dark",
+        "no-scale",
         "no-images",
     }
     assert seen | of_files | {"too-large"} == set(KINDS)

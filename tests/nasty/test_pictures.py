@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from aggmask.data.coco import CocoInstances
 from aggmask.data.index import AnnotationIndex
@@ -123,3 +124,15 @@ def test_names_that_are_spelled_otherwise_are_mended(tmp_path):
     assert "has 'B.JPG'" in examination.findings.of("near-name")[0].text
     copy = [image["file_name"] for image in json.loads(repaired(examination))["images"]]
     assert copy == ["B.JPG", "c.jpg", "D.jpg"]  # the third is that of the fourth, too
+
+
+def test_pictures_of_no_known_scale_stay_in_a_clean_copy(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.full((20, 30), 4000, np.float32)).save(tmp_path / "images" / "a.tif")
+    content = {"images": [{"id": 1, "file_name": "a.tif", "height": 20, "width": 30}], "categories": []}
+    for value_range, kinds in ((None, ["no-scale"]), ((0, 4000), [])):
+        examination = examine(json.dumps(content).encode(), "file.json")
+        examine_pictures(examination, open_storage(tmp_path / "images"), value_range=value_range)
+        seen = [finding.kind for finding in examination.findings.found if finding.kind in ("no-scale", "unreadable")]
+        assert seen == kinds
+        assert json.loads(repaired(examination))["images"] == content["images"]

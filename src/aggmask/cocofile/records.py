@@ -57,6 +57,9 @@ class Box(msgspec.Struct, gc=False, array_like=True, forbid_unknown_fields=True)
         return self.x is not None and self.width > 0 and self.height > 0
 
 
+_NO = ("", "0", "false", "no")  # flags as text
+
+
 class Annotation(msgspec.Struct, gc=False):
     """One object, or a crowd of them."""
 
@@ -64,7 +67,7 @@ class Annotation(msgspec.Struct, gc=False):
     image_id: _Id
     category_id: _Id
     iscrowd: bool | int | None = None
-    ignore: Any = None  # of any type: what Python takes for true
+    ignore: Any = None  # of any type: no standard says which
     area: float | None = None
     bbox: Box | None = None
     segmentation: msgspec.Raw = msgspec.Raw(b"null")  # of many shapes: decoded one by one, see `segmentation`
@@ -72,7 +75,12 @@ class Annotation(msgspec.Struct, gc=False):
     @property
     def is_target(self) -> bool:
         """Whether training learns it."""
-        return not self.iscrowd and not self.ignore
+        return not self.iscrowd and not self.is_ignored
+
+    @property
+    def is_ignored(self) -> bool:
+        """Whether `ignore` says so."""
+        return self.ignore.strip().lower() not in _NO if isinstance(self.ignore, str) else bool(self.ignore)
 
 
 class Category(msgspec.Struct):

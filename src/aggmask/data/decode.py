@@ -15,7 +15,7 @@ import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from aggmask.cocofile.records import MAX_PIXELS
-from aggmask.data.depth import WHITE, Range, eight_bits, largest_share, too_dark
+from aggmask.data.depth import WHITE, Range, UnknownScale, eight_bits, largest_share, too_dark
 from aggmask.errors import UserError
 
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's name of it
@@ -55,6 +55,8 @@ def decode_image(
             stored = _decode_other(data, orientation, channels, name, value_range)
         elif channels != 3:
             stored = _pixels(Image.fromarray(stored), channels)
+    except UnknownScale as error:
+        raise UnknownScale(f"The image {name}: {error}") from error
     except Exception as error:  # on damaged files decoders raise nearly anything
         reason = "it is in no image format" if isinstance(error, UnidentifiedImageError) else error
         raise UserError(
@@ -175,7 +177,7 @@ def pixels_of(image: Image.Image | np.ndarray, channels: int = 3, value_range: R
 
     Args:
         image: any Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): uint16 in 0..65535, other
-            integers in 0..255, floats in 0..1, truth values.
+            integers in 0..255, floats in 0..1, truth values. `value_range` takes the place of these.
         channels, value_range: see `decode_image`.
 
     Raises:

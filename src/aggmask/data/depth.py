@@ -14,6 +14,11 @@ from PIL import Image
 
 from aggmask.errors import UserError
 
+
+class UnknownScale(UserError):
+    """Pictures of this kind need `data.value_range`, or other files: none of them is damaged."""
+
+
 WHITE = 65535  # of integers; floats are white at 1
 Range = tuple[float, float]  # values that are black and white
 
@@ -41,7 +46,7 @@ def eight_bits(values: np.ndarray, value_range: Range | None = None) -> np.ndarr
         value_range: what is black and white instead; values beyond are cut.
 
     Raises:
-        UserError: values outside of 0..65535, floats outside of 0..1.
+        UnknownScale: values outside of 0..65535, floats outside of 0..1.
     """
     floats = values.dtype.kind == "f"
     if floats:
@@ -51,7 +56,7 @@ def eight_bits(values: np.ndarray, value_range: Range | None = None) -> np.ndarr
         return np.rint((values.clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)
     white = 1 if floats else WHITE
     if values.min() < 0 or values.max() > white:
-        raise UserError(
+        raise UnknownScale(
             f"its values lie in {values.min():g}..{values.max():g}, but those of a picture of {values.dtype} must lie "
             f"in 0..{white}: say data.value_range=[LOWEST,HIGHEST] of the data set"
         )
@@ -71,7 +76,7 @@ def largest_share(image: Image.Image, value_range: Range | None = None) -> float
         return None if value_range is None and largest <= 255 else (largest - low) / (high - low)
     if any(re.search(r";16[BLN]", str(tile.args)) for tile in image.tile):  # colors: Pillow gives their upper 8 bits
         if value_range is not None:
-            raise UserError("data.value_range is for pictures of one channel; save those in color with 8 bits")
+            raise UnknownScale("data.value_range is for pictures of one channel; save those in color with 8 bits")
         return float(np.asarray(image).max()) / 255
     return None
 

@@ -44,8 +44,8 @@ def pack(data: bytes, source: str) -> tuple[dict[str, np.ndarray], dict]:
                 pairs = are_pairs(shape)
                 told[f"{'with points as pairs' if pairs else 'without a usable mask'} were left out"] += 1
                 continue
-            if a.ignore and not a.iscrowd:
-                told["marked `ignore` are no targets"] += 1
+            if a.is_ignored and not a.iscrowd:
+                told["marked `ignore` are not trained on"] += 1
             given = a.bbox is not None and a.bbox.has_extent
             boxes.extend(a.bbox.numbers if given else masks.last_box())
             if a.bbox is not None and not given:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from aggmask.data.coco import CocoInstances
+from aggmask.data.depth import UnknownScale
 from aggmask.data.sampler import Sample
 from aggmask.errors import UserError
 from aggmask.structures import ImageBatch
@@ -37,6 +38,8 @@ class SkippingInstances(CocoInstances):
         for step in range(min(len(self), _MOST_TRIES) if self.training else 1):
             try:
                 (image,) = super().__getitems__([sample._replace(index=(sample.index + step) % len(self))])
+            except UnknownScale:  # of a whole data set, and mended with a word
+                raise
             except UserError as error:
                 skipped.append(str(error))
             else:

@@ -103,7 +103,7 @@ KINDS = {
                           "results are the file's"),
     "parent-category": Kind(
         True, "a category without any object that is the supercategory of others", "the model gets a class that it "
-        "never sees", "left out: mend the training and the validation file, whose categories must be the same",
+        "never sees", "left out of a training file; others keep it, since they must list all that the model knows",
     ),
     "unused-category": Kind(
         False, "a category without any object", "the model gets a class that it never sees, unless the other file has "
@@ -128,6 +128,10 @@ KINDS = {
     "too-dark": Kind(
         True, "pictures deeper than 8 bits use a small part of their range", "seen nearly black: integers are white at "
         "65535, floats at 1, or as data.value_range says", "kept: data.value_range is a word of the training",
+    ),
+    "no-scale": Kind(
+        True, "a picture deeper than 8 bits has values of no known scale", "training stops at the picture and says so",
+        "kept: data.value_range is a word of the training",
     ),
     "stored-frame": Kind(
         False, "an image is turned by its EXIF tag, but annotated as stored", "not turned; other programs may turn it"

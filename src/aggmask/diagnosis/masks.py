@@ -53,7 +53,7 @@ class MaskCheck:
             return None
         if annotation.iscrowd:
             self.findings.add("crowd", name)
-        elif annotation.ignore:
+        elif annotation.is_ignored:
             self.findings.add("ignore", name)
         if isinstance(mask, dict):
             if not mask["counts"]:

@@ -11,7 +11,7 @@ import msgspec
 
 from aggmask.cocofile.records import Image
 from aggmask.data.decode import decode_image, largest_value, orientation_of
-from aggmask.data.depth import Range, too_dark
+from aggmask.data.depth import Range, UnknownScale, too_dark
 from aggmask.data.storage import Storage
 from aggmask.diagnosis.structure import Examination, Progress
 from aggmask.errors import UserError
@@ -49,7 +49,7 @@ def examine_pictures(
             if seen.kind == "near-name" and seen.name not in names:
                 names.add(seen.name)
                 examination.repairs.change("images", position, file_name=seen.name)
-            elif seen.kind not in ("stored-frame", "turned"):
+            elif seen.kind not in ("stored-frame", "turned", "no-scale"):
                 examination.repairs.drop("images", position)
     brightest = max(deep, key=deep.__getitem__, default=None)
     if brightest is not None and deep[brightest] < _DARK:  # of all: one picture alone may well be dark
@@ -90,6 +90,8 @@ def look_at(image: Image, storage: Storage, value_range: Range | None = None) ->
     try:
         data = storage.read(image.file_name)
         size = decode_image(data, image.file_name, value_range=value_range).shape[:2]
+    except UnknownScale as error:
+        return Seen("no-scale", str(error))
     except UserError as error:
         return Seen("unreadable", str(error))
     return Seen(*_held_against(image, size, orientation_of(data)), largest_value(data, value_range))

@@ -47,12 +47,15 @@ class Examination:
         return [(position, image) for position, image in pairs if not self.repairs.dropped("images", position)]
 
 
-def examine_file(source: str, progress: Progress = iter, size_of: SizeOf | None = None) -> Examination:
+def examine_file(
+    source: str, progress: Progress = iter, size_of: SizeOf | None = None, training: bool = True
+) -> Examination:
     """All faults of an annotation file (a path, or an address that fsspec knows).
 
     Args:
         progress: put around the loop over annotations.
         size_of: asked for the sizes of images whose records lack theirs.
+        training: whether the model takes its categories from this file; a file to evaluate on must list all of them.
 
     Raises:
         UserError: there is nothing to read.
@@ -69,10 +72,12 @@ def examine_file(source: str, progress: Progress = iter, size_of: SizeOf | None 
             data = file.read()
     except Exception as error:  # each remote file system has its own exceptions
         raise UserError(f"The annotation file {source} cannot be read: {error or repr(error)}.") from error
-    return examine(data, source, progress, size_of)
+    return examine(data, source, progress, size_of, training)
 
 
-def examine(data: bytes, source: str, progress: Progress = iter, size_of: SizeOf | None = None) -> Examination:
+def examine(
+    data: bytes, source: str, progress: Progress = iter, size_of: SizeOf | None = None, training: bool = True
+) -> Examination:
     """All faults of an annotation file's bytes."""
     examination = Examination(source, data)
     try:
@@ -86,7 +91,7 @@ def examine(data: bytes, source: str, progress: Progress = iter, size_of: SizeOf
             examination.findings.add(*found)
         examination.file = parse_leniently(examination.data, source)
     _problems(examination)
-    _categories(examination)
+    _categories(examination, training)
     _image_records(examination)
     _annotations(examination, progress)
     return examination
@@ -114,7 +119,7 @@ def _problems(examination: Examination) -> None:
         examination.repairs.drop(problem.list, positions[problem.list][problem.position])
 
 
-def _categories(examination: Examination) -> None:
+def _categories(examination: Examination, training: bool) -> None:
     file, findings, repairs = examination.file.file, examination.findings, examination.repairs
     ids = sorted({category.id for category in file.categories})
     if ids and (ids[0] != 1 or any(after - id > 1 for id, after in pairwise(ids))):
@@ -126,7 +131,8 @@ def _categories(examination: Examination) -> None:
     renamed: dict[int, int] = {}
     parents = Counter(c.supercategory for c in file.categories if isinstance(c.supercategory, str))
     for position, category in zip(examination.file.positions["categories"], file.categories, strict=True):
-        if category.id not in used and parents[category.name] > (category.supercategory == category.name):
+        is_parent = parents[category.name] > (category.supercategory == category.name)
+        if training and category.id not in used and is_parent:
             findings.add("parent-category", f"category {category.id} ({category.name!r})")
             repairs.drop("categories", position)
             continue

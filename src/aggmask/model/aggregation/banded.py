@@ -24,7 +24,8 @@ _BAND_BYTES = 3 << 20  # of one band: several lie in the last-level cache beside
 
 def pays(maps: Tensor, weight: Tensor) -> bool:
     """Whether bands are the faster way: where one map fits in the cache as it is, they gain nothing."""
-    return is_plain(maps, weight) and maps[0].numel() * maps.element_size() > _BAND_BYTES
+    one = maps.shape[1:].numel() * maps.element_size()
+    return is_plain(maps, weight) and one > _BAND_BYTES and len(maps) > 0
 
 
 def convolve_twice(
