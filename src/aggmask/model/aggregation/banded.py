@@ -10,7 +10,7 @@ the bands twice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -136,7 +136,7 @@ class _Band(NamedTuple):
 def _bands(p2: Tensor, wide: Sequence[Tensor]) -> Iterator[_Band]:
     channels, height, width = p2.shape[1:]
     step = max(1, _BAND_BYTES // (channels * width * p2.element_size()))
-    resizing = [resized(torch.eye(m.shape[2], dtype=p2.dtype)[None, None], height, m.shape[2])[0, 0] for m in wide]
+    resizing = [row_weights(m.shape[2], height, dtype=p2.dtype) for m in wide]
     for top in range(0, height, step):
         rows = slice(top, min(top + step, height))
         sources = [_span(matrix[rows]) for matrix in resizing]
@@ -194,3 +194,8 @@ def _where_positive(gradient: Tensor, maps: Tensor) -> Tensor:
 def resized(maps: Tensor, height: int, width: int) -> Tensor:
     """Bilinear, corners on corners, as the context is published."""
     return F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=True)
+
+
+def row_weights(source: int, height: int, **of_tensor: Any) -> Tensor:
+    """(height, source): what `resized` makes of each of `source` rows, along y alone."""
+    return resized(torch.eye(source, **of_tensor)[None, None], height, source)[0, 0]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aggmask.model.aggregation import banded
-from aggmask.model.aggregation.banded import resized
+from aggmask.model.aggregation.banded import resized, row_weights
 from aggmask.model.convolution import convolve_activated
 
 PYRAMID_MAPS = 5
@@ -52,11 +52,8 @@ class ContextBranch(nn.Module):
 
     def _fused(self, p2: Tensor, weight: Tensor, wide: Sequence[Tensor]) -> Tensor:
         fused = F.conv2d(p2, weight, self.fuse.bias).contiguous()
-        height = fused.shape[2]
-        rows = torch.cat(
-            [resized(torch.eye(m.shape[2], device=p2.device)[None, None], height, m.shape[2]) for m in wide], 3
-        )
+        rows = torch.cat([row_weights(m.shape[2], fused.shape[2], device=p2.device) for m in wide], 1)
         # All at P2's width, one below the other. Mixed precision on a GPU resizes to float32.
         channels = torch.cat(wide, dim=2).flatten(0, 1).to(fused.dtype)
-        rows = rows[0].to(fused.dtype).expand(len(channels), -1, -1)
+        rows = rows.to(fused.dtype).expand(len(channels), -1, -1)
         return fused.flatten(0, 1).baddbmm_(rows, channels).view_as(fused)
