@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from benchmarks.harness import Figure, machine, make_folder
+from benchmarks.records import Figure, machine, make_folder
 from benchmarks.settings import FULL, MODELS, QUICK, Settings
 
 PARTS = {"training": 40, "inference": 10, "data": 6, "evaluation": 4, "growth": 20, "convolutions": 8, "gpu": 0}

@@ -14,7 +14,7 @@ from aggmask.metrics import ground_truth
 from aggmask.metrics.evaluators import evaluate
 from aggmask.metrics.ground_truth import GroundTruth
 from aggmask.reporting.runs import Run
-from benchmarks.variants import is_of
+from benchmarks.variants import is_of, name_of
 
 _HEAD = (
     "variant",
@@ -44,7 +44,7 @@ def write(file: Path, jobs: Sequence[Sequence[str]], runs: Sequence[Run], pool: 
     chosen = sorted((run for run in runs if run.folder in order), key=lambda run: (order[run.folder], run.seed))
     lines = ["| " + " | ".join(_HEAD) + " |", "|---" * len(_HEAD) + "|"]
     for run, values in zip(chosen, pool.map(numbers, chosen), strict=True):
-        cells = [" ".join(jobs[order[run.folder]]), run.seed, *values]
+        cells = [name_of(jobs[order[run.folder]]), run.seed, *values]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     text = "\n".join(lines) + "\n" + _NOTE
     write_whole(file, lambda opened: opened.write(text.encode()))

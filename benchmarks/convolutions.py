@@ -17,8 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from aggmask.model.segmenter import Segmenter
-from benchmarks.harness import Case, Figure, interleaved
+from benchmarks.harness import Case, interleaved
 from benchmarks.models import make_segmenter, pyramid_for, torch_convolutions
+from benchmarks.records import Figure
 from benchmarks.settings import MODELS, Settings
 
 STAGES = {  # name -> model

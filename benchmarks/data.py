@@ -19,9 +19,10 @@ import numpy as np
 
 from aggmask.data.datamodule import CocoDataModule
 from aggmask.data.index import AnnotationIndex
-from benchmarks.harness import Case, Figure, interleaved
+from benchmarks.harness import Case, interleaved
 from benchmarks.pictures import picture_folder, temporary_folder
 from benchmarks.plain_pipeline import plain_dataset, plain_loader
+from benchmarks.records import Figure
 from benchmarks.settings import Settings
 from tests.data.make_coco import circle
 

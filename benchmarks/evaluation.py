@@ -22,8 +22,9 @@ from pycocotools.cocoeval import COCOeval
 from aggmask.metrics import ground_truth
 from aggmask.metrics.evaluators import evaluate
 from aggmask.metrics.results import ImageDetections, as_coco
-from benchmarks.harness import Case, Figure, interleaved
+from benchmarks.harness import Case, interleaved
 from benchmarks.pictures import temporary_folder
+from benchmarks.records import Figure
 from benchmarks.settings import Settings
 
 SIZE = (480, 640)

@@ -24,8 +24,9 @@ from torch import nn
 from aggmask.supervision.assign import Assigner
 from aggmask.supervision.criterion import Criterion
 from benchmarks import inference, training
-from benchmarks.harness import Case, Figure
+from benchmarks.harness import Case
 from benchmarks.models import CLASSES, make_segmenter
+from benchmarks.records import Figure
 from benchmarks.settings import MODELS, Settings
 from benchmarks.stopwatch import Stopwatch
 from tests.small import random_objects

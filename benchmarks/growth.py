@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from benchmarks.harness import Case, Figure, Measured, interleaved
+from benchmarks.harness import Case, Measured, interleaved
+from benchmarks.records import Figure
 from benchmarks.settings import MODELS, Settings
 
 MB_AN_OBJECT = 2.0  # what an object may cost a training step at 800 x 1344

@@ -8,13 +8,11 @@ sides alike. (pyperf and torch.utils.benchmark time one side after the other, an
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import math
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,8 +21,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from benchmarks.memory import forget_peak, give_back, peak_mb, resident_mb
 
 Measured = dict[str, list[float]]  # metric -> one number a repetition
 
@@ -42,52 +41,6 @@ class Case:
     function: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     ranks: int = 1
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured thing, against what was measured beside it.
-
-    Attributes:
-        part, name, unit: what it is; the unit also says what is good: more of "x/s", less of anything else.
-        values: one a repetition.
-        baseline: its name; `against`: its values, repetition by repetition.
-        sense: how `ratio` reads: "speed", times as fast, or "share", this much of it.
-        target: what the ratio must reach.
-        curve, x: of a point on a growth curve, which one and where.
-        time, commit: when it was measured, and of which code.
-    """
-
-    part: str
-    name: str
-    unit: str
-    values: list[float]
-    baseline: str
-    against: list[float]
-    sense: Literal["speed", "share"] = "speed"
-    target: float | None = None
-    curve: str | None = None
-    x: float | None = None
-    time: str = ""
-    commit: str = ""
-
-    @property
-    def ratios(self) -> list[float]:
-        """One a repetition: how many times as fast as the baseline, or how much of it."""
-        faster = self.sense == "speed" and not self.unit.endswith("/s")
-        pairs = zip(self.against, self.values, strict=True) if faster else zip(self.values, self.against, strict=True)
-        return [over / under if under else float("nan") for over, under in pairs]
-
-    @property
-    def ratio(self) -> float:
-        return statistics.median(self.ratios)
-
-    @property
-    def reached(self) -> bool | None:
-        """Whether the ratio reaches the target, where there is one."""
-        if self.target is None:
-            return None
-        return self.ratio >= self.target if self.sense == "speed" else self.ratio <= self.target
 
 
 def interleaved(
@@ -239,78 +192,6 @@ class Side:
         found.setdefault("seconds", time.perf_counter() - begin)
         found.setdefault("MB", peak_mb() - self.start)
         return found
-
-
-def make_folder(folder: Path, word: str) -> None:
-    """Make what `word` of the command line names.
-
-    Raises:
-        SystemExit: nothing can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        sys.exit(f"{word}={folder}: cannot be written ({error.strerror}): name another folder")
-
-
-def give_back() -> None:
-    """Free memory goes back to the system: what a repetition takes then shows, whatever was used before it."""
-    with suppress(AttributeError, OSError):  # not glibc
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def resident_mb() -> float:
-    return _status("VmRSS")
-
-
-def peak_mb() -> float:
-    """Most that was resident since `forget_peak`. Not getrusage: a child inherits its parent's peak there."""
-    return _status("VmHWM")
-
-
-def forget_peak() -> None:
-    """Linux starts to count anew; where it may not, the peak is that of the whole process, warm-up included."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _status(key: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status has no {key}: memory is measured on Linux only")
-
-
-def machine(threads: int) -> dict[str, Any]:
-    """What the figures depend on besides the code."""
-    import torch
-
-    names = {
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith(("model name", "Model", "Hardware"))
-    }
-    return {
-        "processor": ", ".join(sorted(names)) or "unknown",
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": threads,
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "load_at_start": round(os.getloadavg()[0], 2),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch": torch.__version__,
-        "python": sys.version.split()[0],
-        "commit": commit(),
-        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
-
-
-def commit() -> str | None:
-    """What git says of the code; None where it says nothing."""
-    with suppress(OSError, subprocess.SubprocessError):
-        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    return None
 
 
 def main() -> None:

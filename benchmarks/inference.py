@@ -21,9 +21,9 @@ from aggmask.decoding import decode
 from aggmask.geometry.frame import Frame
 from aggmask.metrics import rle
 from aggmask.model.head import Head
-from benchmarks.harness import Figure
 from benchmarks.models import Shapes, make_segmenter, pyramid_for, torch_convolutions
 from benchmarks.pictures import picture_batches
+from benchmarks.records import Figure
 from benchmarks.settings import Settings
 from benchmarks.stopwatch import UNCOUNTED, Stopwatch
 from benchmarks.training import against_dense

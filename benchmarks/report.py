@@ -17,7 +17,7 @@ from matplotlib.figure import SubFigure
 
 from aggmask.files import read_json, write_json, write_whole
 from benchmarks import inference, training
-from benchmarks.harness import Figure
+from benchmarks.records import Figure
 
 _COLUMNS = 4  # of growth curves
 _STAGES = tuple(dict.fromkeys((*training.STAGES[:4], *inference.STAGES, *training.STAGES)))

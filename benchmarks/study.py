@@ -29,9 +29,9 @@ from aggmask.files import read_json, write_json
 from aggmask.report import report
 from aggmask.reporting.runs import FINISHED, Run, read_runs
 from benchmarks import by_seed
-from benchmarks.harness import machine, make_folder
+from benchmarks.records import machine, make_folder
 from benchmarks.step_times import step_seconds
-from benchmarks.variants import BASELINES, experiment_of, is_of, jobs_of, quoted
+from benchmarks.variants import BASELINES, compared_keys, experiment_of, is_of, jobs_of, name_of, quoted
 
 DATA = ("composites", "shapes_hard")  # which have a test split
 _SAID = {"trainer.max_steps": "--steps", "trainer.val_check_interval": "--steps", "optim.lr": "--lr"}
@@ -57,11 +57,6 @@ def same_time(
         half = max(1, round(steps * seconds[name_of(baseline)] / seconds[name_of(job)] / 2))
         timed.append([*job, f"trainer.max_steps={2 * half}", f"trainer.val_check_interval={half}"])
     return timed
-
-
-def name_of(job: Sequence[str]) -> str:
-    """What the record calls a variant."""
-    return " ".join(job)
 
 
 class Study:
@@ -222,11 +217,6 @@ def settings_of(arguments: Sequence[str]) -> argparse.Namespace:
     if settings.lr is not None and not 0 < settings.lr < math.inf:
         parser.error(f"--lr={settings.lr}: must be a number above 0")
     return settings
-
-
-def compared_keys(sweep: str) -> set[str]:
-    """What the variants of a sweep differ in."""
-    return {text.partition("=")[0] for job in jobs_of(sweep) for text in job}
 
 
 def main() -> None:

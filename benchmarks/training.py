@@ -19,9 +19,10 @@ from aggmask.model.head import Head
 from aggmask.structures import Objects
 from aggmask.supervision.assign import Assigner
 from aggmask.supervision.criterion import Criterion
-from benchmarks.harness import Case, Figure, interleaved
+from benchmarks.harness import Case, interleaved
 from benchmarks.models import CLASSES, TimedField, make_segmenter, pyramid_for, torch_convolutions
 from benchmarks.pictures import picture_batches
+from benchmarks.records import Figure
 from benchmarks.settings import MODELS, Settings
 from benchmarks.stopwatch import Stopwatch
 from tests import oracle

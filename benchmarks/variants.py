@@ -20,6 +20,16 @@ def jobs_of(sweep: str) -> list[list[str]]:
     return [list(job) for job in content.hydra.sweeper.jobs]
 
 
+def name_of(job: Sequence[str]) -> str:
+    """A variant as tables and records call it."""
+    return " ".join(job)
+
+
+def compared_keys(sweep: str) -> set[str]:
+    """What the variants of a sweep differ in."""
+    return {text.partition("=")[0] for job in jobs_of(sweep) for text in job}
+
+
 def experiment_of(sweep: str) -> str:
     """What the variants of a sweep are variants of."""
     return sweep.removesuffix("_main")

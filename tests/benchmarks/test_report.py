@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks.harness import Figure
+from benchmarks.records import Figure
 from benchmarks.report import draw, kept, plot, table, write
 from benchmarks.settings import FULL, QUICK
 

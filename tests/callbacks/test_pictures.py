@@ -16,7 +16,7 @@ from aggmask.data.storage import open_storage
 from aggmask.errors import UserError
 from aggmask.geometry.frame import Frame
 from aggmask.structures import Category, Detections, ImageBatch, Instances
-from benchmarks.harness import forget_peak, give_back, peak_mb, resident_mb
+from benchmarks.memory import forget_peak, give_back, peak_mb, resident_mb
 
 
 def sent(budget: int, evaluations: int, steps: float) -> list[int]:
