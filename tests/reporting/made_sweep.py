@@ -87,7 +87,13 @@ def _write_run(run: Path, config: dict[str, Any], checkpoint: dict[str, Any]) ->
 def _checkpoint(config: dict[str, Any]) -> dict[str, Any]:
     recipe = make_recipe(config, [Category(c["id"], c["name"]) for c in CATEGORIES])
     weights = build_module(recipe).state_dict()
-    return {"state_dict": weights, "hyper_parameters": recipe, "epoch": EPOCHS - 1, "global_step": 2 * EPOCHS}
+    content = {"state_dict": weights, "hyper_parameters": recipe, "epoch": EPOCHS - 1, "global_step": 2 * EPOCHS}
+    return content | {"loops": progress(epochs_done=EPOCHS)}
+
+
+def progress(epochs_done: int) -> dict[str, Any]:
+    """What Lightning writes of the epochs that came to their end: that part of it which is read here."""
+    return {"fit_loop": {"epoch_progress": {"current": {"processed": epochs_done}}}}
 
 
 def _metrics(seed: int, shift: int) -> str:

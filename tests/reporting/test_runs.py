@@ -2,9 +2,11 @@ import json
 
 import pytest
 import torch
+import yaml
 
 from aggmask.errors import UserError
 from aggmask.reporting.runs import read_runs
+from tests.reporting.made_sweep import progress
 
 
 def _states(sweep) -> dict[str, tuple[str, str]]:
@@ -23,7 +25,7 @@ def test_a_sweep_is_its_run_folders_in_order(sweep):
 def test_every_way_not_to_finish_is_told(sweep):
     last = torch.load(sweep / "0" / "last.ckpt", weights_only=True)
     (sweep / "0" / "last.ckpt").unlink()
-    torch.save({**last, "epoch": 1}, sweep / "0" / "last.ckpt")
+    torch.save({**last, "epoch": 1, "loops": progress(epochs_done=2)}, sweep / "0" / "last.ckpt")
     (sweep / "1" / "last.ckpt").unlink()
     (sweep / "2" / "results.json").unlink()
     (sweep / "3" / "results.json").write_text('[{"image_id": 10')
@@ -53,6 +55,21 @@ def test_steps_end_a_run_too(sweep):
     (sweep / "1" / "config.yaml").write_text(text.replace("max_steps: -1", "max_steps: 7"))
     assert _states(sweep)["0"] == ("finished", "")
     assert _states(sweep)["1"] == ("unfinished", "6 of 7 steps")
+
+
+@pytest.mark.parametrize(
+    ("trainer", "left"),
+    [({"max_epochs": 3}, "2 of 3 epochs"), ({"max_epochs": -1, "max_steps": 7}, "5 of 7 steps")],
+)
+def test_the_middle_of_the_last_epoch_is_not_its_end(trainer, left, sweep):
+    config = yaml.safe_load((sweep / "0" / "config.yaml").read_text())
+    config["trainer"] |= trainer
+    (sweep / "0" / "config.yaml").write_text(yaml.safe_dump(config))
+    last = torch.load(sweep / "0" / "last.ckpt", weights_only=True)
+    (sweep / "0" / "last.ckpt").unlink()
+    # `epoch` says 2, as it does at the end of the third one.
+    torch.save({**last, "global_step": 5, "loops": progress(epochs_done=2)}, sweep / "0" / "last.ckpt")
+    assert _states(sweep)["0"] == ("unfinished", left)
 
 
 def test_an_outcome_is_believed(sweep):

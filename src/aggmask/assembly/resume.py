@@ -10,7 +10,7 @@ from typing import Any
 
 from aggmask.callbacks.agreement import differences
 from aggmask.checkpoints.reading import read_file
-from aggmask.checkpoints.run_folder import newest
+from aggmask.checkpoints.run_folder import came_to_its_end, newest
 from aggmask.errors import UserError
 from aggmask.structures import Category
 
@@ -50,18 +50,11 @@ def checkpoint_of(config: Mapping[str, Any], categories: Callable[[], Sequence[C
     path, content = found
     _compare(content, config, str(path))
     _compare_categories(content, categories(), str(path))
-    if _finished(content, config["trainer"]):
+    if came_to_its_end(content, config["trainer"]):
         log.info("resume=auto: already finished at step %d: %s", content["global_step"], path)
     else:
         log.info("resume=auto: goes on after step %d: %s", content["global_step"], path)
     return str(path)
-
-
-def _finished(content: Mapping[str, Any], trainer: Mapping[str, Any]) -> bool:
-    """As Lightning decides it."""
-    epochs, steps = trainer.get("max_epochs") or -1, trainer.get("max_steps") or -1
-    done = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    return 0 <= epochs <= done or 0 <= steps <= content["global_step"]
 
 
 def _compare(content: Any, config: Mapping[str, Any], where: str) -> None:

@@ -1,8 +1,9 @@
-"""Which checkpoint a run's folder is taken up from."""
+"""Which checkpoint a run's folder is taken up from, and whether there is anything left to do."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +46,15 @@ def newest(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
         lines = "".join(f"\n  {fault}" for fault in faults)
         raise UserError(f"resume=auto: no checkpoint in {folder} can be read:{lines}\nRemove them to begin anew.")
     return None
+
+
+def epochs_done(content: Mapping[str, Any]) -> int:
+    """Of a training's checkpoint: epochs that came to their end. (Its `epoch` does not tell: of the last one it is the
+    same in the middle and at the end.)"""
+    return content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+
+
+def came_to_its_end(content: Mapping[str, Any], trainer: Mapping[str, Any]) -> bool:
+    """Whether a training's checkpoint is its last one, as Lightning decides it: -1 is no bound."""
+    epochs, steps = trainer.get("max_epochs") or -1, trainer.get("max_steps") or -1
+    return 0 <= epochs <= epochs_done(content) or 0 <= steps <= content["global_step"]

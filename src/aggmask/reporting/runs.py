@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import yaml
 
+from aggmask.checkpoints.run_folder import came_to_its_end, epochs_done
 from aggmask.errors import UserError
 from aggmask.metrics.results import EVALUATED
 
@@ -152,11 +153,12 @@ def _left(folder: Path, config: Mapping[str, Any]) -> str:
         return "no epoch was finished"
     except Exception as error:  # a kill may cut a checkpoint off anywhere
         return f"last.ckpt cannot be read ({type(error).__name__})"
-    epochs, step = content["epoch"] + 1, content["global_step"]
-    most_epochs, most_steps = config["trainer"].get("max_epochs"), config["trainer"].get("max_steps") or -1
-    if 0 < most_steps <= step or (most_epochs is not None and epochs >= most_epochs):
+    trainer = config["trainer"]
+    if came_to_its_end(content, trainer):
         return ""
-    return f"{epochs} of {most_epochs} epochs" if most_steps < 0 else f"{step} of {most_steps} steps"
+    if (trainer.get("max_steps") or -1) < 0:
+        return f"{epochs_done(content)} of {trainer.get('max_epochs')} epochs"
+    return f"{content['global_step']} of {trainer['max_steps']} steps"
 
 
 def _number(text: str | None) -> float | None:
