@@ -49,6 +49,13 @@ def test_border_cells_repeat_their_neighbors():
     assert at(EQUAL, 5, 5, 9)[-1] == [5, 5]
 
 
+@pytest.mark.parametrize("window", [1, 5, 9, 25])
+@pytest.mark.parametrize("level", [EQUAL, HALF, GridLevel(8, 20, 16, 1, 2)])
+def test_the_nearest_one_is_the_middle_of_the_window_at_the_border_too(level, window):
+    # Where others are clipped to the same place; with learned offsets they leave it, each on its own way.
+    assert (neighbors(torch.arange(level.grid**2), level, window)[1] == window // 2).all()
+
+
 @pytest.mark.parametrize("window", [1, 4, 5, 9, 25])
 @pytest.mark.parametrize(("grid", "mask_grid"), [(6, 6), (9, 5), (40, 20), (50, 40), (20, 16), (24, 8), (7, 1), (1, 1)])
 def test_windows_equal_the_loops_and_stay_on_the_grid(grid, mask_grid, window):

@@ -66,9 +66,10 @@ def neighbors(index: Tensor, level: GridLevel, window: int) -> tuple[Tensor, Ten
         positions = torch.stack([torch.stack(corner, dim=-1) for corner in corners], dim=1)
     else:
         positions = nearest[:, None] + torch.tensor(_OFFSETS[window], device=index.device)
+    # Before they are clipped: afterwards others are at the same place, and deformable ones move away from there.
+    which = (positions == nearest[:, None]).all(-1).long().argmax(-1)
     # The corners too: the last cell's place is rounded up past the grid where S = 20 and T = 16.
-    positions = positions.clamp(0, level.mask_grid - 1)
-    return positions, (positions == nearest[:, None]).all(-1).long().argmax(-1)
+    return positions.clamp(0, level.mask_grid - 1), which
 
 
 class FixedWindow(nn.Module):
