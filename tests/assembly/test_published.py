@@ -139,16 +139,39 @@ def test_category_grids_are_those_of_the_masks_where_nothing_speaks_against_it(c
     assert "do not tell the category grids; taken: 8-7-6-4-3" in caplog.text or case.levels[0].mask_grid != 8
 
 
+@pytest.mark.parametrize("base", ["solo_r50", "solo_r50_agg", "solov2_r50", "solov2_r50_agg"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_base_of_another_kind_is_refused(kind, base):
+    weights, *_ = published_model(some_case(kind))
+    likeliest = {"solo": "solo_r50", "agg": "solo_r50_agg", "solov2": "solov2_light_r18", "aggstar": "solov2_r50_agg"}
+    fitting = likeliest[kind]
+    if base == fitting.replace("_light_r18", "_r50"):
+        assert from_published(weights, "x", base=base, **grids(some_case(kind)))
+    else:
+        with pytest.raises(UserError, match=f"base={base}: is another kind of model than the weights.*base={fitting}"):
+            from_published(weights, "x", base=base)
+
+
+def test_what_a_checkpoint_of_ours_tells_is_not_said_again(tmp_path):
+    torch.save({"hyper_parameters": {}}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match="tells its grids, categories by itself; leave grids and categories out"):
+        load(tmp_path / "last.ckpt", grids=[8], categories=["cat"])
+
+
 def test_category_grids_are_asked_for(caplog):
     case = next(c for c in map(GoldenCase, golden_files("agg")) if c.window == 4)
     weights = published_model(case)[0]
     with pytest.raises(UserError, match="do not tell the category grids"):
         from_published(weights, "model.pth")
-    with pytest.raises(UserError, match="4 levels; published models have 5"):
+    with pytest.raises(UserError, match="4 levels; experiment solo_r50_agg has 5"):
         from_published(weights, "model.pth", grids=[8, 7, 6, 4])
     with pytest.raises(UserError, match="base=solo_r5: there is no such experiment"):
         from_published(weights, "model.pth", base="solo_r5")
     predicted = published_model(some_case("solov2"))[0]
+    with pytest.raises(UserError, match=r"meta\.category_ids .* must be 5 ids, all different"):
+        from_published(
+            {"meta": {"CLASSES": list("abcde"), "category_ids": [1, 2, 3, 4, 4]}, "state_dict": predicted}, "x"
+        )
     with caplog.at_level(logging.WARNING):
         content = from_published(predicted, "model.pth", categories=list("abcde"))
     assert "do not tell the category grids; taken: 40-36-24-16-12" in caplog.text

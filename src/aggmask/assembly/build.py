@@ -148,7 +148,11 @@ def load(
     short_side: int | None = None,
     long_side: int | None = None,
     trust_pickle: bool = False,
-    **published: Any,
+    base: str | None = None,
+    grids: Sequence[int] | None = None,
+    mask_grids: Sequence[int] | None = None,
+    categories: Sequence[str] | None = None,
+    aggregation: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """A trained model for pictures.
 
@@ -157,16 +161,22 @@ def load(
         device: by default a GPU if there is one.
         short_side, long_side: size of the network's input, pixels; by default as in the checkpoint's evaluation.
         trust_pickle: run whatever code the file names; by default a file that names any is refused.
-        published: what the weights of a published checkpoint do not tell; see `assembly.published.from_published`.
+        base, grids, mask_grids, categories, aggregation: what the weights of a published checkpoint do not tell, see
+            `assembly.published.from_published`.
 
     Raises:
-        UserError: see `read_checkpoint` and `assembly.published.from_published`.
+        UserError: see `read_checkpoint` and `assembly.published.from_published`; something is said of a checkpoint of
+            this package, which tells it by itself.
     """
     from aggmask.assembly.published import from_published  # which builds on this file
 
     content = read_file(checkpoint, trust_pickle)
+    untold = {"base": base, "grids": grids, "mask_grids": mask_grids}
+    untold |= {"categories": categories, "aggregation": aggregation}
     if not isinstance(content, dict) or "hyper_parameters" not in content:
-        content = from_published(content, str(checkpoint), **published)
+        content = from_published(content, str(checkpoint), **untold)
+    elif said := [name for name, value in untold.items() if value is not None]:
+        raise UserError(f"{checkpoint}: tells its {', '.join(said)} by itself; leave {' and '.join(said)} out")
     module = _module_of(_own(content, checkpoint))
     data = module.hparams["data"]
     sides = short_side or data.get("evaluation_short_side") or data["short_side"]

@@ -108,6 +108,8 @@ def _categories(count: int, names: Sequence[str] | None, content: Mapping[str, A
         log.warning("%s: %d classes without names; say categories=[cat,dog,...]", where, count)
     if len(names) != count:
         raise UserError(f"{where}: {count} classes, but {len(names)} names of categories")
+    if ids is not None and not len(names) == len(ids) == len(set(ids)):
+        raise UserError(f"{where}: meta.category_ids {list(ids)} must be {len(names)} ids, all different")
     if ids is None and list(names) == coco:
         return COCO_CATEGORIES
     return [Category(i, name) for i, name in zip(ids or range(1, count + 1), names, strict=True)]

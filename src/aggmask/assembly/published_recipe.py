@@ -42,12 +42,17 @@ def configuration_for(
     configurations = ((name, _composed(name)) for name in names)
     first = None
     for name, cfg in configurations:
+        if not _is_kind(cfg, found):
+            raise UserError(
+                f"base={name}: is another kind of model than the weights; of their kind is for one "
+                f"base={_experiments(found, file_name)[0]}"
+            )
         first = first or (name, cfg)
         if _fits(cfg, found, grids, mask_grids):
             break
     else:
         name, cfg = first
-        _set_levels(cfg, found, grids, mask_grids)
+        _set_levels(name, cfg, found, grids, mask_grids)
     told = found.mask_grids is not None and found.aggregation is None
     if grids is None and base is None and not told:
         s = [row["grid"] for row in cfg["model"]["levels"]]
@@ -99,6 +104,14 @@ def _grids(cfg: Mapping[str, Any]) -> tuple[list[int], list[int]]:
     return [row["grid"] for row in rows], [-(-(row.get("mask_grid") or row["grid"]) // stride) for row in rows]
 
 
+def _is_kind(cfg: Mapping[str, Any], found: Description) -> bool:
+    """Whether its bank, its aggregation and that one's weights are those of the weights, by the keys that they have."""
+    model = cfg["model"]
+    has = ("feature_width" in model["bank"], "window" in model["aggregation"])
+    branch = "width" in model["aggregation"].get("weights", {})
+    return (*has, branch) == (found.predicted, found.aggregation is not None, found.weights is not None)
+
+
 def _fits(
     cfg: Mapping[str, Any], found: Description, grids: Sequence[int] | None, mask_grids: Sequence[int] | None
 ) -> bool:
@@ -115,7 +128,11 @@ def _fits(
 
 
 def _set_levels(
-    cfg: dict[str, Any], found: Description, grids: Sequence[int] | None, mask_grids: Sequence[int] | None
+    experiment: str,
+    cfg: dict[str, Any],
+    found: Description,
+    grids: Sequence[int] | None,
+    mask_grids: Sequence[int] | None,
 ) -> None:
     """The user's grids, or the weights' own, in the rows of the levels."""
     window = (found.aggregation or {}).get("window")
@@ -133,7 +150,7 @@ def _set_levels(
     rows = cfg["model"]["levels"]
     for name, values in (("grids", grids), ("mask_grids", masks)):
         if len(values) != len(rows):
-            raise UserError(f"{name}: {len(values)} levels; published models have {len(rows)}")
+            raise UserError(f"{name}: {len(values)} levels; experiment {experiment} has {len(rows)}")
     if found.mask_grids is not None and list(masks) != found.mask_grids:
         raise UserError(f"mask_grids={list(masks)}: the weights have {found.mask_grids}")
     if window == 4 and not all(t < s for s, t in zip(grids, masks, strict=True)):
