@@ -100,6 +100,8 @@ def test_every_parameter_is_in_one_group():
 def test_senseless_values_are_refused():
     with pytest.raises(UserError, match=r"optim\.lr=0"):
         recipe(lr=0)
+    with pytest.raises(UserError, match=r"optim\.reference_batch=0: must be 1 or more"):
+        recipe(reference_batch=0)
     with pytest.raises(UserError, match=r"milestones=\[27, 33\]: shares"):
         StepSchedule([27, 33])
     with pytest.raises(UserError, match=r"optim\.layer_decay=1\.5: must be more than 0 and at most 1"):

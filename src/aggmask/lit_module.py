@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -133,6 +134,10 @@ class SegmentationModule(pl.LightningModule):
         trainer = self.trainer
         images = trainer.datamodule.batch_size * trainer.world_size * trainer.accumulate_grad_batches
         trained = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        if math.isinf(trainer.estimated_stepping_batches):
+            raise UserError(
+                "trainer.max_epochs=-1 without trainer.max_steps: the learning rate's schedule needs an end; say either"
+            )
         steps = int(trainer.estimated_stepping_batches)
         return self.optim_recipe.configure(trained, steps, images, self.segmenter.backbone.layer_depths)
 

@@ -45,6 +45,10 @@ class OptimizerRecipe:
     ) -> None:
         if lr <= 0:
             raise UserError(f"optim.lr={lr}: must be more than 0")
+        if reference_batch is not None and reference_batch < 1:
+            raise UserError(
+                f"optim.reference_batch={reference_batch}: must be 1 or more, or null for the rate as it is"
+            )
         if layer_decay is not None and not 0 < layer_decay <= 1:
             raise UserError(f"optim.layer_decay={layer_decay}: must be more than 0 and at most 1, or null")
         self.lr, self.optimizer, self.schedule = lr, optimizer, schedule

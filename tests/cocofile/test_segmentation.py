@@ -29,6 +29,11 @@ def test_json_and_objects_are_read_alike():
         assert from_json[1] == text.startswith("[1")
 
 
+def test_numbers_may_be_text():
+    for text in ('[["1","2",3,4,5,6]]', '["1","2",3,4,5,6]'):
+        assert shape_of(msgspec.Raw(text.encode()))[0] == shape_of(msgspec.json.decode(text))[0] == [[1, 2, 3, 4, 5, 6]]
+
+
 def test_a_mask_is_what_has_three_points():
     assert mask_of([[1, 2, 3, 4], [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6, 7]], 9, 9) == [[1, 2, 3, 4, 5, 6]]
     assert mask_of(None, 9, 9) == []

@@ -221,6 +221,12 @@ def test_nothing_is_remembered_for_gradients():
     assert not found.masks.requires_grad
 
 
+@pytest.mark.parametrize("name", ["nms_pre", "max_detections"])
+def test_counts_below_one_are_refused(name):  # -1 left out the last one
+    with pytest.raises(UserError, match=f"decoder.{name}=-1: must be 1 or more"):
+        Decoder(**{name: -1})
+
+
 def test_unknown_kernels_are_refused():
     with pytest.raises(UserError, match="kernel=cosine"):
         Decoder(kernel="cosine")

@@ -45,8 +45,15 @@ def test_a_mask_grid_larger_than_the_category_grid_is_refused():
 def test_senseless_ranges_and_strides_are_refused():
     with pytest.raises(UserError, match=r"level 0: object sizes 96\.\.1 are not a range"):
         make_levels([dict(PUBLISHED_ROWS[0], min_size=96, max_size=1)])
-    with pytest.raises(UserError, match=r"interpolation.stride=0"):
-        make_levels(PUBLISHED_ROWS, 0)
+    for stride in (0, 1.5):
+        with pytest.raises(UserError, match=rf"interpolation.stride={stride}: must be a whole number"):
+            make_levels(PUBLISHED_ROWS, stride)
+    with pytest.raises(UserError, match=r"stride 64; must be one of \(8, 16, 32\)"):  # no canvas is a multiple of it
+        make_levels([dict(PUBLISHED_ROWS[0], stride=64)])
+    for key in ("grid", "mask_grid"):
+        for cells in (0, -3, 4.5):
+            with pytest.raises(UserError, match=f"level 0: {key} {cells}; must be a whole number of cells"):
+                make_levels([dict(PUBLISHED_ROWS[0], **{key: cells})])
 
 
 def test_rows_and_columns():

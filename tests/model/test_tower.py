@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from aggmask.errors import UserError
+from aggmask.model.aggregation.context import ContextBranch
 from aggmask.model.tower import PRIOR_BIAS, ConvBlock, conv_tower, init_conv
 from tests.small import close
 
@@ -39,6 +40,8 @@ def test_depth_0_changes_nothing():
 def test_widths_fit_the_groups():
     with pytest.raises(UserError, match="width of 48 is not divisible by the 32 groups"):
         conv_tower(5, 48, 1)
+    with pytest.raises(UserError, match="width of 48 is not divisible by the 32 groups"):
+        ContextBranch(48, 8)
 
 
 def test_start():

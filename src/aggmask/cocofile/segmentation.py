@@ -29,7 +29,7 @@ Shape = list[list[float]] | Rle | None
 Mask = list[list[float]] | dict  # usable polygons (x, y, x, y, ...) | {"size": [h, w], "counts": bytes}
 
 _decode = msgspec.json.Decoder(Shape, strict=False).decode  # lax: some tools write numbers as strings
-_decode_flat = msgspec.json.Decoder(list[float]).decode
+_decode_flat = msgspec.json.Decoder(list[float], strict=False).decode
 
 
 def shape_of(segmentation: msgspec.Raw | Any) -> tuple[Shape, bool]:
@@ -46,9 +46,10 @@ def shape_of(segmentation: msgspec.Raw | Any) -> tuple[Shape, bool]:
         return (_decode(segmentation) if raw else msgspec.convert(segmentation, Shape, strict=False)), False
     except msgspec.ValidationError as error:
         try:
-            return [_decode_flat(segmentation) if raw else msgspec.convert(segmentation, list[float])], True
+            flat = _decode_flat(segmentation) if raw else msgspec.convert(segmentation, list[float], strict=False)
         except msgspec.ValidationError:
             raise ValueError(f"`segmentation` is neither polygons nor RLE: {error}") from error
+        return [flat], True
 
 
 def mask_of(shape: Shape, height: int, width: int) -> Mask:

@@ -59,6 +59,9 @@ class Decoder:
             raise UserError(f"decoder.memory_mb={memory_mb}: must be more than 0")
         if kernel not in ("gaussian", "linear"):
             raise UserError(f"decoder.kernel={kernel}: must be gaussian or linear")
+        for name, count in (("nms_pre", nms_pre), ("max_detections", max_detections)):
+            if count < 1:
+                raise UserError(f"decoder.{name}={count}: must be 1 or more")
         self.score_threshold, self.mask_threshold = score_threshold, mask_threshold
         self.nms_pre, self.kernel, self.sigma = nms_pre, kernel, sigma
         self.keep_threshold, self.max_detections, self.memory_mb = keep_threshold, max_detections, memory_mb

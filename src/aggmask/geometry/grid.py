@@ -11,6 +11,7 @@ from aggmask.errors import UserError
 from aggmask.structures import GridLevel
 
 PYRAMID_STRIDES = (4, 8, 16, 32, 64)  # of P2..P6
+LEVEL_STRIDES = (8, 16, 32)  # which divide a canvas, so that a level's masks and its targets have one size
 
 
 def make_levels(rows: Sequence[Mapping], interpolation_stride: int = 1) -> list[GridLevel]:
@@ -24,8 +25,10 @@ def make_levels(rows: Sequence[Mapping], interpolation_stride: int = 1) -> list[
     Raises:
         UserError: a grid or a scale range makes no sense; names the level.
     """
-    if interpolation_stride < 1:
-        raise UserError(f"model.interpolation.stride={interpolation_stride}: must be 1 or more (published: 1 or 2)")
+    if not isinstance(interpolation_stride, int) or interpolation_stride < 1:
+        raise UserError(
+            f"model.interpolation.stride={interpolation_stride}: must be a whole number, 1 or more (published: 1 or 2)"
+        )
     if not 1 <= len(rows) <= len(PYRAMID_STRIDES):
         raise UserError(f"model.levels: {len(rows)} levels; there is one for each map of the pyramid, so 1 to 5")
     levels = []
@@ -35,9 +38,12 @@ def make_levels(rows: Sequence[Mapping], interpolation_stride: int = 1) -> list[
                 f"level {number}: has {', '.join(sorted(row))}; must have stride, grid, min_size, max_size, and may "
                 "have mask_grid"
             )
-        if row["stride"] not in PYRAMID_STRIDES[1:]:
-            raise UserError(f"level {number}: stride {row['stride']}; must be one of {PYRAMID_STRIDES[1:]}")
-        grid, full = row["grid"], row.get("mask_grid") or row["grid"]
+        if row["stride"] not in LEVEL_STRIDES:
+            raise UserError(f"level {number}: stride {row['stride']}; must be one of {LEVEL_STRIDES}")
+        grid, full = row["grid"], row["grid"] if row.get("mask_grid") is None else row["mask_grid"]
+        for what, cells in (("grid", grid), ("mask_grid", full)):
+            if not isinstance(cells, int) or cells < 1:
+                raise UserError(f"level {number}: {what} {cells}; must be a whole number of cells, 1 or more")
         if full > grid:
             raise UserError(
                 f"level {number}: mask grid {full} is larger than category grid {grid}; make it {grid} or less"

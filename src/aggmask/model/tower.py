@@ -17,6 +17,17 @@ PRIOR_BIAS = -math.log((1 - PRIOR) / PRIOR)
 _GROUPS = 32
 
 
+def group_norm(width: int) -> nn.GroupNorm:
+    """GroupNorm of 32 groups.
+
+    Raises:
+        UserError: they do not divide the width.
+    """
+    if width % _GROUPS:
+        raise UserError(f"model: a width of {width} is not divisible by the {_GROUPS} groups of GroupNorm")
+    return nn.GroupNorm(_GROUPS, width)
+
+
 class ConvBlock(nn.Module):
     """Convolution without bias, GroupNorm of 32 groups, ReLU; (B, in, h, w) -> (B, out, h, w).
 
@@ -28,10 +39,8 @@ class ConvBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, norm: bool = True) -> None:
         super().__init__()
-        if norm and out_channels % _GROUPS:
-            raise UserError(f"model: a width of {out_channels} is not divisible by the {_GROUPS} groups of GroupNorm")
         self.conv = Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
-        self.gn = nn.GroupNorm(_GROUPS, out_channels) if norm else nn.Identity()
+        self.gn = group_norm(out_channels) if norm else nn.Identity()
         init_conv(self.conv)
 
     def forward(self, features: Tensor) -> Tensor:

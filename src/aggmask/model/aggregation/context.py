@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from aggmask.model.aggregation import banded
 from aggmask.model.aggregation.banded import resized, row_weights
 from aggmask.model.convolution import convolve_activated
+from aggmask.model.tower import group_norm
 
 PYRAMID_MAPS = 5
 
@@ -31,7 +32,7 @@ class ContextBranch(nn.Module):
     def __init__(self, in_channels: int, context_channels: int, layers: int = 2) -> None:
         super().__init__()
         self.fuse = nn.Conv2d(PYRAMID_MAPS * in_channels, in_channels if layers == 2 else context_channels, 1)
-        self.norm = nn.GroupNorm(32, in_channels) if layers == 2 else nn.Identity()
+        self.norm = group_norm(in_channels) if layers == 2 else nn.Identity()
         self.reduce = (
             nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(in_channels, context_channels, 1))
             if layers == 2
