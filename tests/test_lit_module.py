@@ -59,7 +59,7 @@ def test_ground_truth_that_cannot_be_read_ends_a_training_before_its_first_step(
 
 
 def test_a_training_without_an_end_is_refused(tmp_path):
-    with pytest.raises(UserError, match="max_epochs=-1 without trainer.max_steps"):
+    with pytest.raises(UserError, match=r"max_epochs=-1 without trainer\.max_steps"):
         small_run(
             "solo_r50", make_coco(tmp_path / "coco", images=2, val_images=1), tmp_path / "run", "trainer.max_epochs=-1"
         )

@@ -74,6 +74,16 @@ def test_colors_belong_to_variants(summary):
         assert colors == {"window=1": "#0072B2", "window=5": "black", "window=9": "#D55E00"}
 
 
+def test_long_names_leave_the_panels_room(summary, recwarn):
+    for row in summary.rows:  # with names of 400 characters matplotlib's layout did not come to its end
+        row.variant.__dict__["label"] = " ".join([row.variant.label, *["model.aggregation.weights.width=64"] * 12])
+    for make in (figures.differences, figures.costs, figures.sizes, figures.categories, figures.curves):
+        figure = make(summary)
+        figure.draw_without_rendering()
+        assert all(panel.get_position().width * figures.WIDTH > 0.8 for panel in figure.axes)
+    assert not [str(warning.message) for warning in recwarn if "layout" in str(warning.message)]
+
+
 def test_labels_are_never_read_as_formulas(summary):
     object.__setattr__(summary.rows[0].variant, "label", "${a} $\\oops$")
     for make in (figures.differences, figures.sizes, figures.curves):

@@ -30,6 +30,14 @@ def test_overrides_that_say_too_little_are_not_believed():
     assert [variant.label for variant in group(runs)] == ["depth=0", "depth=1"]
 
 
+def test_a_key_that_a_newer_version_has_makes_no_variant():
+    old, new = {"head": {"depth": 1}}, {"head": {"depth": 1}, "data": {"value_range": None}}
+    runs = [_run(i, config, "window=5", f"seed={i}") for i, config in enumerate((old, new, old))]
+    assert [[run.name for run in variant.runs] for variant in group(runs)] == [["0", "1", "2"]]
+    runs = [_run(i, config) for i, config in enumerate((old, new))]  # what was asked for is not known
+    assert len(group(runs)) == 2
+
+
 def test_labels_are_as_short_as_they_can_be():
     settings = [("model.bank.width=1", "model.category.width=2"), ("model.bank.width=3", "model.category.width=4")]
     runs = [_run(i, {"a": i}, *own, "sweep.n_jobs=2", "+optim.lr=1") for i, own in enumerate(settings)]

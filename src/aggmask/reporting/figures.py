@@ -6,6 +6,7 @@ A variant has the same color and marker in all of them; the baseline is black.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from itertools import cycle
 from typing import Any
@@ -24,6 +25,7 @@ WIDTH = 11.0  # inches, of every figure
 # Okabe and Ito's colors, which people with any color vision can tell apart; yellow is left out on white paper.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
+_LINE = 44  # characters of a variant's name in one line
 _SMOOTHED = 40  # points that a loss curve is brought to
 
 
@@ -181,12 +183,17 @@ def _interval(panel: Axes, interval: Interval, height: float, color: str, marker
 
 def _with_legend(figure: Figure, panel: Axes) -> Figure:
     handles, labels = panel.get_legend_handles_labels()
-    widest = max(map(len, labels), default=1)
+    names = _column(labels)
+    widest = max((len(line) for name in names for line in name.splitlines()), default=1)
     columns = max(1, min(len(labels), int(WIDTH * 12 / (widest + 6))))
-    figure.legend(handles, _column(labels), loc="outside lower center", ncols=columns, frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
 
 def _column(labels: Sequence[str]) -> list[str]:
-    """Text as it is: matplotlib would read what stands between two dollars as a formula."""
-    return [label.replace("$", r"\$") for label in labels]
+    """Text as it is, where it is short: long names, which the table has in full, would leave the panels no room.
+
+    Matplotlib would read what stands between two dollars as a formula.
+    """
+    lines = [textwrap.fill(label, _LINE, max_lines=3, placeholder=" ...") for label in labels]
+    return [text.replace("$", r"\$") for text in lines]

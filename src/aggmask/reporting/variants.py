@@ -27,13 +27,21 @@ class Variant:
 
 
 def group(runs: Sequence[Run]) -> list[Variant]:
-    """Variants in the order of their first runs. Jobs that left no configuration are told apart by their overrides."""
+    """Variants in the order of their first runs.
+
+    Jobs that left no configuration are told apart by their overrides. Where the overrides are equal, a key that only
+    one of two configurations has tells nothing: a newer version, in which a sweep went on, has more keys.
+    """
     alike = {frozenset(_typed(run)): _identity(run) for run in runs if run.config}
     kinds: dict[str, list[Run]] = {}
     for run in runs:
         identity = _identity(run) if run.config else alike.get(frozenset(_typed(run)), _identity(run))
         kinds.setdefault(identity, []).append(run)
-    groups = list(kinds.values())
+    groups: list[list[Run]] = []
+    for members in kinds.values():
+        same = next((group for group in groups if _newer_or_older(group[0], members[0])), None)
+        groups.append(members) if same is None else same.extend(members)
+    groups = [sorted(members, key=runs.index) for members in groups]
     first = [next((run for run in members if run.config), members[0]) for members in groups]
     settings = _differences([_typed(run) for run in first])
     if len({frozenset(own) for own in settings}) < len(groups):  # nobody wrote down what was typed, or too little was
@@ -70,6 +78,15 @@ def _typed(run: Run) -> list[str]:
 
 def _identity(run: Run) -> str:
     return json.dumps(_settings(run) if run.config else sorted(_typed(run)), sort_keys=True, default=str)
+
+
+def _newer_or_older(one: Run, other: Run) -> bool:
+    """Whether two runs were asked for alike, and differ only in keys that one of them does not know."""
+    written_down = one.overrides and other.overrides and one.config and other.config
+    if not written_down or sorted(_typed(one)) != sorted(_typed(other)):
+        return False
+    a, b = _settings(one), _settings(other)
+    return all(a[key] == b[key] for key in a.keys() & b.keys())
 
 
 def _flat_settings(run: Run) -> list[str]:
