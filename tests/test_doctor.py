@@ -68,6 +68,16 @@ def test_a_size_that_is_missing_is_read_from_the_image(run, tmp_path):
     assert (image["height"], image["width"]) == (20, 30)
 
 
+def test_exif_is_read_as_told(run, tmp_path):
+    words = place(tmp_path / "mine", file(images=[{"id": 5, "file_name": "a.jpg"}]))
+    (tmp_path / "mine" / "images" / "a.jpg").write_bytes(pictures.only_tagged(6))
+    assert "'a.jpg' is 30 x 20" in run(*words, "html=null")[1]
+    assert "'a.jpg' is 20 x 30" in run(*words, "html=null", "data.exif=ignore")[1]
+    status, said = run(*words, "data.exif=no")
+    assert status == 2
+    assert "data.exif=no: must be auto or apply or ignore" in said
+
+
 @pytest.mark.parametrize("data", [b"", b'{"images": [', b"[1, 2]"])
 def test_no_annotation_file_at_all_is_a_fault(run, tmp_path, data):
     status, said = run(*place(tmp_path / "mine", data))

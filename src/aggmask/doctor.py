@@ -90,15 +90,14 @@ def examine_split(split: Split, data: CocoDataModule, cfg: DictConfig) -> Report
     from aggmask.geometry.grid import make_levels
 
     storage = open_storage(existing(split.images), data.allow_outside) if is_found(split.images) else None
-    size_of = (
-        partial(size_in, storage, value_range=data.value_range) if storage is not None and cfg.check_images else None
-    )
+    reading = {"value_range": data.value_range, "exif": data.exif}
+    size_of = partial(size_in, storage, **reading) if storage is not None and cfg.check_images else None
     progress = _progress(f"{split.name} annotations")
     examination = examine_file(split.annotations, progress, size_of, training=split.name == "train")
     if storage is None:
         examination.findings.add("no-images", f"data.{split.name}.images={split.images}")
     elif cfg.check_images:
-        examine_pictures(examination, storage, data.num_workers, _progress(f"{split.name} images"), data.value_range)
+        examine_pictures(examination, storage, data.num_workers, _progress(f"{split.name} images"), **reading)
     report = Report(split.name, examination, experiment=cfg.name)
     if cfg.coverage_images and examination.readable:
         report.cells = examine_cells(
@@ -110,6 +109,7 @@ def examine_split(split: Split, data: CocoDataModule, cfg: DictConfig) -> Report
             cfg.coverage_images,
             data.cache_dir,
             progress=_progress(f"{split.name} cells"),
+            **reading,
         )
     return report
 

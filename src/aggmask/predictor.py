@@ -52,7 +52,8 @@ class Predictor:
 
         Args:
             images: paths; PIL images; arrays (H, W), (H, W, 3 or 4); tensors (1, 3 or 4, H, W); integers as stored or
-                floats in 0..1. EXIF rotation of files and PIL images is applied, as viewers do.
+                floats in 0..1. An EXIF rotation of files and PIL images is applied, as viewers do (`data.exif` is of
+                annotations, and here are none).
             score_threshold: objects below are left out.
 
         Raises:

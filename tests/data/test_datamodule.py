@@ -10,6 +10,7 @@ from PIL import Image
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from aggmask.data.datamodule import CocoDataModule
+from aggmask.data.transforms import apply_frame
 from aggmask.errors import UserError
 from aggmask.structures import Category, ImageBatch
 from tests.data.make_coco import make_coco
@@ -306,6 +307,25 @@ def test_prepare_is_called_by_one_at_a_time(tmp_path):
 def test_settings_that_make_no_sense(tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         CocoDataModule(**{"root": str(tmp_path), **options})
+
+
+def test_exif_tags_are_read_as_told_in_training_and_evaluation(tmp_path):
+    root = make_coco(tmp_path, images=2)
+    tag = Image.Exif()
+    tag[0x0112] = 3  # half a turn, of which no size tells
+    stored = {}
+    for file in tmp_path.glob("*2017/*.jpg"):
+        Image.open(file).save(file, "PNG", exif=tag)
+        stored[file.parent.name, file.name] = np.asarray(Image.open(file))
+    for told, turn in (("auto", -1), ("apply", -1), ("ignore", 1)):
+        data = CocoDataModule(str(root), exif=told, **SMALL)
+        data.setup()
+        for half, folder in ((data.train_dataset, "train2017"), (data.val_dataset, "val2017")):
+            expected = np.ascontiguousarray(stored[folder, half.index.file_name(0)][::turn, ::turn])
+            assert np.array_equal(half.original(int(half.index.image_ids[0]))[0], expected)
+            assert torch.equal(half[0].pixels[0], apply_frame(expected, half[0].frames[0]))
+    with pytest.raises(UserError, match=r"data\.exif='no': use \"auto\", \"apply\" or \"ignore\""):
+        CocoDataModule(str(root), exif="no", **SMALL)
 
 
 def test_deep_pictures_have_the_scale_that_is_told_in_training_and_evaluation(tmp_path):

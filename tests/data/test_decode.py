@@ -225,9 +225,24 @@ class TestExif:
             decode_image(data, "x.jpg", (20, 31))
 
 
-def test_exif_of_a_square_is_applied():
-    data = encoded(NOISE[:, :20], "PNG", exif=exif(6))
-    check(data, np.rot90(NOISE[:, :20], -1), expected_size=(20, 20))
+def test_exif_of_a_square_is_applied_unless_told_otherwise():
+    square = NOISE[:, :20]
+    data = encoded(square, "PNG", exif=exif(6))
+    for told, expected in (("auto", np.rot90(square, -1)), ("apply", np.rot90(square, -1)), ("ignore", square)):
+        check(data, expected, expected_size=(20, 20), exif=told)
+        check(data, expected, exif=told)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize(("told", "size", "other"), [("apply", (30, 20), (20, 30)), ("ignore", (20, 30), (30, 20))])
+def test_exif_is_read_as_told_or_not_at_all(format, told, size, other):
+    data = encoded(NOISE, format, exif=exif(6))
+    expected = decode_image(data, "x", size)  # which auto takes for its size
+    check(data, expected, expected_size=size, exif=told)
+    with pytest.raises(UserError, match=rf"x\.jpg is {size[0]} x {size[1]} .*data\.exif={told} of EXIF orientation 6"):
+        decode_image(data, "x.jpg", other, exif=told)
+    with pytest.raises(UserError, match=rf"x\.jpg is {size[0]} x {size[1]} .*Use the images they were made for"):
+        decode_image(data, "x.jpg", (20, 31), exif=told)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 77])

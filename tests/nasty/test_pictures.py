@@ -112,6 +112,24 @@ def test_pictures_of_twelve_bits_are_found_among_all(tmp_path):
     assert found(2000, 60000) == []  # one of them is dark, the data set is not
 
 
+@pytest.mark.parametrize(
+    ("exif", "kinds"),
+    [
+        ("auto", {"turned_3.jpg": "turned", "stored_6.jpg": "stored-frame"}),
+        ("apply", {"stored_6.jpg": "wrong-size"}),
+        ("ignore", {"turned_6.jpg": "wrong-size", "turned_8.jpg": "wrong-size"}),
+    ],
+)
+def test_exif_tags_are_held_against_the_sizes_as_told(exif, kinds, root):
+    examination = examine((root / "file.json").read_bytes(), "file.json")
+    examine_pictures(examination, open_storage(root / "images"), exif=exif)
+    tagged = ("turned_3.jpg", "turned_6.jpg", "turned_8.jpg", "stored_6.jpg")
+    places = {f"image {NAMES.index(name) + 1} ({name!r})": name for name in tagged}
+    found = {places[f.where]: f for f in examination.findings.found if f.where in places}
+    assert {name: finding.kind for name, finding in found.items()} == kinds
+    assert exif == "auto" or all(f"data.exif={exif} of EXIF" in finding.text for finding in found.values())
+
+
 def test_names_that_are_spelled_otherwise_are_mended(tmp_path):
     (tmp_path / "imgs").mkdir()
     names = {"b.jpg": "B.JPG", "imgs/c.jpg": "c.jpg", "d.jpg": "D.jpg", "D.jpg": "D.jpg"}

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from aggmask.data.copy_paste import CopyPaste, Framed, paste, pasting_frame
-from aggmask.data.decode import decode_image
+from aggmask.data.decode import Exif, decode_image
 from aggmask.data.depth import Range
 from aggmask.data.index import AnnotationIndex
 from aggmask.data.raster import Segmentation, bitmap, rasterize
@@ -45,7 +45,7 @@ class CocoInstances(Dataset):
         skip_empty: leave out images without objects (those with crowds only, too).
         seed: of the transforms.
         channels: of the pixels: 1 (grey), 3 (RGB) or 4 (RGBA).
-        value_range: see `decode.decode_image`.
+        value_range, exif: see `decode.decode_image`.
 
     Attributes:
         positions: (N,) int64, which images of the index these are.
@@ -63,10 +63,12 @@ class CocoInstances(Dataset):
         seed: int = 0,
         channels: int = 3,
         value_range: Range | None = None,
+        exif: Exif = "auto",
     ) -> None:
         self.index, self.storage = index, storage
         self.choose_frame, self.color_jitter, self.copy_paste = choose_frame, color_jitter, copy_paste
-        self.training, self.seed, self.channels, self.value_range = training, seed, channels, value_range
+        self.training, self.seed = training, seed
+        self.channels, self.value_range, self.exif = channels, value_range, exif
         self.positions = np.arange(len(index))
         if skip_empty:
             self.positions = np.flatnonzero(index.object_counts())
@@ -127,7 +129,7 @@ class CocoInstances(Dataset):
     ) -> Framed:
         """Image i in a frame that is drawn for it; `onto`: the frame that its objects are pasted into."""
         size = tuple(self.index.sizes[i].tolist())
-        image = decode_image(data, self.index.file_name(i), size, self.channels, self.value_range)
+        image = decode_image(data, self.index.file_name(i), size, self.channels, self.value_range, self.exif)
         frame = self.choose_frame(image.shape[:2], rng, short_side)
         if self.color_jitter is not None:
             image = self.color_jitter(image, rng)
@@ -157,7 +159,7 @@ class CocoInstances(Dataset):
         """An image as it is, (H, W, 3) uint8, and its annotated objects (no crowds) in the original frame, cropped."""
         i = int(np.searchsorted(self.index.image_ids, image_id))
         name, size = self.index.file_name(i), tuple(self.index.sizes[i].tolist())
-        image = decode_image(self.storage.read(name), name, size, value_range=self.value_range)
+        image = decode_image(self.storage.read(name), name, size, value_range=self.value_range, exif=self.exif)
         annotations = self.index.annotations(i)
         single = np.flatnonzero(~annotations.crowd)
         masks = CroppedMasks.of(size, (bitmap(annotations.segmentations[k], size) for k in single))

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytorch_lightning as pl
@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from aggmask.data.coco import CANVAS_MULTIPLE, CocoInstances, collate
 from aggmask.data.copy_paste import CopyPaste
-from aggmask.data.decode import CHANNELS
+from aggmask.data.decode import CHANNELS, Exif
 from aggmask.data.depth import as_range
 from aggmask.data.index import AnnotationIndex
 from aggmask.data.places import Source, Split, existing, is_found, require
@@ -49,6 +49,7 @@ class CocoDataModule(pl.LightningDataModule):
         train, val: {"annotations": file, "images": folder, zip or URL}; what is None lies at its usual place in `root`.
         channels: of the pixels: 1 (grey), 3 (RGB) or 4 (RGBA).
         value_range: of pictures deeper than 8 bits: what is white, or what is black and white; None: by their type.
+        exif: "auto", "apply" or "ignore" the rotation that an EXIF tag asks for, see `decode.decode_image`.
         batch_size: images per device.
         num_workers: loader processes per device; None: as many as there are processors, at most 8; in a
             sweep, as many as the job's share of them.
@@ -84,6 +85,7 @@ class CocoDataModule(pl.LightningDataModule):
         val: Source | None = None,
         channels: int = 3,
         value_range: float | Sequence[float] | None = None,
+        exif: Exif = "auto",
         batch_size: int = 2,
         num_workers: int | None = None,
         short_side: int | Sequence[int] = 800,
@@ -109,6 +111,8 @@ class CocoDataModule(pl.LightningDataModule):
             raise UserError("data.scale_per=batch does nothing with data.large_scale_jitter, which scales each image.")
         if on_bad_image not in ("raise", "skip"):
             raise UserError(f'data.on_bad_image={on_bad_image!r}: use "raise" or "skip".')
+        if exif not in get_args(Exif):
+            raise UserError(f'data.exif={exif!r}: use "auto", "apply" or "ignore".')
         if prepare is not None and root is None:
             raise UserError("data.prepare makes the data set in data.root, which is not given.")
         short_sides = (short_side,) if isinstance(short_side, int) else tuple(short_side)
@@ -122,7 +126,7 @@ class CocoDataModule(pl.LightningDataModule):
             )
         self.root = None if root is None else Path(root).expanduser()
         self.train, self.val = Split.of("train", train, self.root), Split.of("val", val, self.root)
-        self.channels, self.value_range = channels, as_range(value_range)
+        self.channels, self.value_range, self.exif = channels, as_range(value_range), exif
         self.batch_size, self.num_workers = batch_size, _workers() if num_workers is None else num_workers
         self.short_sides, self.scale_per = short_sides, scale_per
         self.evaluation_resize = Resize((evaluation_short_side or max(short_sides),), long_side)
@@ -200,6 +204,7 @@ class CocoDataModule(pl.LightningDataModule):
             seed=self.seed,
             channels=self.channels,
             value_range=self.value_range,
+            exif=self.exif,
         )
         return _not_empty(dataset, self.train.annotations)
 
@@ -213,6 +218,7 @@ class CocoDataModule(pl.LightningDataModule):
             training=False,
             channels=self.channels,
             value_range=self.value_range,
+            exif=self.exif,
         )
         return _not_empty(dataset, self.val.annotations)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+from typing import Literal
 
 import numpy as np
 import simplejpeg
@@ -18,6 +19,7 @@ from aggmask.cocofile.records import MAX_PIXELS
 from aggmask.data.depth import WHITE, Range, UnknownScale, eight_bits, largest_share, too_dark
 from aggmask.errors import UserError
 
+Exif = Literal["auto", "apply", "ignore"]
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's name of it
 _DARK = 1 / 8  # of white: a deep picture without larger values was made for another range
 _logger = logging.getLogger(__name__)
@@ -30,11 +32,9 @@ def decode_image(
     expected_size: tuple[int, int] | None = None,
     channels: int = 3,
     value_range: Range | None = None,
+    exif: Exif = "auto",
 ) -> np.ndarray:
     """Pixels (H, W, channels) uint8, C-contiguous and writable, of an image file.
-
-    An EXIF rotation is applied, as viewers do, unless only the stored picture has the expected size: then the
-    annotations were made on the picture as stored.
 
     Args:
         data: the whole file.
@@ -42,9 +42,11 @@ def decode_image(
         expected_size: (height, width) the annotation file gives.
         channels: 3: RGB. 1: grey, of colors their luma. 4: RGB and opacity, 255 where the file says nothing of it.
         value_range: what is black and white where values have more than 8 bits; None: by their type.
+        exif: the rotation that an EXIF tag asks for. "apply" it, as viewers do; "ignore" it, where annotations were
+            made on pictures as stored; "auto": apply it, unless only the stored picture has the expected size.
 
     Raises:
-        UserError: not an image, damaged, too large, or of another size than expected in either reading.
+        UserError: not an image, damaged, too large, or of another size than expected in any reading that `exif` allows.
     """
     if not data:
         raise UserError(f"The image {name} is empty (0 bytes). Download or copy it again.")
@@ -63,20 +65,25 @@ def decode_image(
             f"The image {name} ({len(data)} bytes, starting with {data[:12]!r}) cannot be decoded: {reason}. "
             "Download or export it again."
         ) from error
-    return np.ascontiguousarray(_turned(stored, orientation, name, expected_size))
+    return np.ascontiguousarray(_turned(stored, orientation, name, expected_size, exif))
 
 
-def _turned(stored: np.ndarray, orientation: int, name: str, expected_size: tuple[int, int] | None) -> np.ndarray:
+def _turned(
+    stored: np.ndarray, orientation: int, name: str, expected_size: tuple[int, int] | None, exif: Exif
+) -> np.ndarray:
     """The reading of the stored pixels, rotated or not, that has the expected size."""
     rotated = _rotate(stored, orientation)
-    if expected_size is None or rotated.shape[:2] == tuple(expected_size):
-        return rotated
-    if stored.shape[:2] == tuple(expected_size):
-        return stored
-    height, width = stored.shape[:2]
+    readings = {"auto": (rotated, stored), "apply": (rotated,), "ignore": (stored,)}[exif]
+    for pixels in readings:
+        if expected_size is None or pixels.shape[:2] == tuple(expected_size):
+            return pixels
+    height, width = readings[-1].shape[:2]
+    advice = "Use the images they were made for, or scale the annotations."
+    if tuple(expected_size) in (rotated.shape[:2], stored.shape[:2]):
+        advice = f"That is data.exif={exif} of EXIF orientation {orientation}; data.exif=auto goes by the size."
     raise UserError(
         f"The image {name} is {height} x {width} pixels (height x width), but its annotations are for "
-        f"{expected_size[0]} x {expected_size[1]}. Use the images they were made for, or scale the annotations."
+        f"{expected_size[0]} x {expected_size[1]}. {advice}"
     )
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 
 from aggmask.data.coco import CocoInstances
+from aggmask.data.decode import Exif
+from aggmask.data.depth import Range
 from aggmask.data.index import AnnotationIndex
 from aggmask.data.storage import Storage
 from aggmask.data.transforms import Resize
@@ -86,6 +88,8 @@ def examine_cells(
     cache_dir: str | None = None,
     worst: int = 6,
     progress: Progress = iter,
+    value_range: Range | None = None,
+    exif: Exif = "auto",
 ) -> CellReport | None:
     """Send the objects of a file to cells, as training does; None where there are no objects.
 
@@ -97,6 +101,7 @@ def examine_cells(
         most_images: of which objects are looked at.
         cache_dir: of the annotation index.
         worst: how many pictures.
+        value_range, exif: of the pictures, see `decode.decode_image`.
     """
     with TemporaryDirectory() as folder:
         if examination.findings.stops:
@@ -105,7 +110,7 @@ def examine_cells(
             index = AnnotationIndex.open(copy, folder)
         else:
             index = AnnotationIndex.open(examination.source, cache_dir)
-        data = CocoInstances(index, storage, resize, training=True)
+        data = CocoInstances(index, storage, resize, training=True, value_range=value_range, exif=exif)
         images = spread(len(index), most_images)
         population = populate(index, resize, images, progress)
         if not len(population.ids):

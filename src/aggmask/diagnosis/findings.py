@@ -138,7 +138,7 @@ KINDS = {
     ),
     "turned": Kind(
         False, "an EXIF tag turns an image and its size does not tell whether annotations follow",
-        "turned, as viewers show it: look at one of them",
+        "turned, as viewers show it: look at one of them; data.exif=ignore reads all pictures as stored",
     ),
 }  # fmt: skip
 

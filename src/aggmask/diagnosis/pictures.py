@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 
 from aggmask.cocofile.records import Image
-from aggmask.data.decode import decode_image, largest_value, orientation_of
+from aggmask.data.decode import Exif, decode_image, largest_value, orientation_of
 from aggmask.data.depth import Range, UnknownScale, too_dark
 from aggmask.data.storage import Storage
 from aggmask.diagnosis.structure import Examination, Progress
@@ -27,18 +27,19 @@ def examine_pictures(
     workers: int = 1,
     progress: Progress = iter,
     value_range: Range | None = None,
+    exif: Exif = "auto",
 ) -> None:
     """Decode every image of a file; what is wrong joins the findings and repairs of its annotations.
 
     Args:
         workers: threads (decoders work outside of Python's lock).
         progress: put around the loop over images.
-        value_range: of pictures deeper than 8 bits, see `decode.decode_image`.
+        value_range, exif: see `decode.decode_image`.
     """
     images = examination.images()
     names = {image.file_name for _, image in images}
     deep: dict[str, float] = {}
-    look = partial(look_at, storage=storage, value_range=value_range)
+    look = partial(look_at, storage=storage, value_range=value_range, exif=exif)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for (position, image), seen in zip(progress(images), _in_order(pool, look, images), strict=True):
             if seen.largest is not None:
@@ -57,10 +58,10 @@ def examine_pictures(
         examination.findings.add("too-dark", repr(brightest), text)
 
 
-def size_in(storage: Storage, name: str, value_range: Range | None = None) -> Size | None:
-    """(height, width) of an image file as viewers show it; None where it cannot be read."""
+def size_in(storage: Storage, name: str, value_range: Range | None = None, exif: Exif = "auto") -> Size | None:
+    """(height, width) of an image file as `exif` reads it (auto: as viewers show it); None where it cannot be read."""
     try:
-        return decode_image(storage.read(name), name, value_range=value_range).shape[:2]
+        return decode_image(storage.read(name), name, value_range=value_range, exif=exif).shape[:2]
     except UserError:
         return None
 
@@ -80,45 +81,47 @@ class Seen:
     name: str | None = None  # that the file has, where it is spelled otherwise
 
 
-def look_at(image: Image, storage: Storage, value_range: Range | None = None) -> Seen:
+def look_at(image: Image, storage: Storage, value_range: Range | None = None, exif: Exif = "auto") -> Seen:
     """Read an image's file and hold it against its record."""
     try:
         if image.file_name not in storage:
-            return _under_another_name(image, storage, value_range)
+            return _under_another_name(image, storage, value_range, exif)
     except UserError as error:
         return Seen("outside-folder", str(error))
     try:
         data = storage.read(image.file_name)
-        size = decode_image(data, image.file_name, value_range=value_range).shape[:2]
+        size = decode_image(data, image.file_name, value_range=value_range, exif=exif).shape[:2]
     except UnknownScale as error:
         return Seen("no-scale", str(error))
     except UserError as error:
         return Seen("unreadable", str(error))
-    return Seen(*_held_against(image, size, orientation_of(data)), largest_value(data, value_range))
+    return Seen(*_held_against(image, size, orientation_of(data), exif), largest_value(data, value_range))
 
 
-def _under_another_name(image: Image, storage: Storage, value_range: Range | None) -> Seen:
+def _under_another_name(image: Image, storage: Storage, value_range: Range | None, exif: Exif) -> Seen:
     near = storage.near(image.file_name)
     if len(near) != 1:
         among = f", which has {', '.join(map(repr, near))}" if near else ""
         return Seen("missing", f"not in {storage.place}{among}")
-    seen = look_at(msgspec.structs.replace(image, file_name=near[0]), storage, value_range)
+    seen = look_at(msgspec.structs.replace(image, file_name=near[0]), storage, value_range, exif)
     text = f"{storage.place} has {near[0]!r}"
     if seen.kind in (None, "stored-frame", "turned"):
         return Seen("near-name", text, seen.largest, near[0])
     return replace(seen, text=f"{text}: {seen.text}")
 
 
-def _held_against(image: Image, seen: Size, orientation: int) -> tuple[str | None, str]:
-    """(kind, text) of what is wrong with the size, (height, width) as a viewer shows it."""
+def _held_against(image: Image, seen: Size, orientation: int, exif: Exif) -> tuple[str | None, str]:
+    """(kind, text) of what is wrong with the size, (height, width) as `exif` reads it; auto: as a viewer shows it."""
     expected = image.height, image.width
-    stored = seen[::-1] if orientation >= 5 else seen
+    other = seen[::-1] if orientation >= 5 else seen  # in the other reading
     if seen == expected:
-        if orientation != 1 and (orientation < 5 or seen == stored):
+        if exif == "auto" and orientation != 1 and (orientation < 5 or seen == other):
             return "turned", f"EXIF orientation {orientation}"
         return None, ""
     shown = f"{seen[0]} x {seen[1]}, annotations for {expected[0]} x {expected[1]} (height x width)"
-    if stored == expected:
+    if other == expected and exif != "auto":
+        return "wrong-size", f"{shown}. That is data.exif={exif} of EXIF orientation {orientation}"
+    if other == expected:
         return "stored-frame", f"EXIF orientation {orientation}; as viewers show it, it is {shown}"
     if seen == expected[::-1]:
         shown += ". Height and width are exchanged: in the annotations, or the picture was turned after annotating"
