@@ -91,7 +91,7 @@ def examine_split(split: Split, data: CocoDataModule, cfg: DictConfig) -> Report
 
     storage = open_storage(existing(split.images), data.allow_outside) if is_found(split.images) else None
     reading = {"value_range": data.value_range, "exif": data.exif}
-    size_of = partial(size_in, storage, **reading) if storage is not None and cfg.check_images else None
+    size_of = partial(size_in, storage, exif=data.exif) if storage is not None and cfg.check_images else None
     progress = _progress(f"{split.name} annotations")
     examination = examine_file(split.annotations, progress, size_of, training=split.name == "train")
     if storage is None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from aggmask.data import decode as decode_module
-from aggmask.data.decode import decode_image, largest_value, pixels_of
+from aggmask.data.decode import decode_image, largest_value, pixels_of, size_of
 from aggmask.data.depth import as_range
 from aggmask.errors import UserError
 
@@ -223,6 +223,15 @@ class TestExif:
         data = encoded(NOISE, format, exif=exif(orientation))
         with pytest.raises(UserError, match=r"x\.jpg is 20 x 30 .* 20 x 31"):
             decode_image(data, "x.jpg", (20, 31))
+
+
+@pytest.mark.parametrize("told", ["auto", "apply", "ignore"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "GIF"])
+def test_the_size_by_the_header_is_that_of_the_pixels(format, told):
+    for orientation in range(1, 9) if format != "GIF" else (1,):
+        data = encoded(NOISE, format, exif=exif(orientation))
+        assert size_of(data, told) == decode_image(data, "x", exif=told).shape[:2]
+    assert size_of(b"", told) is size_of(b"<html>", told) is None
 
 
 def test_exif_of_a_square_is_applied_unless_told_otherwise():

@@ -1,8 +1,12 @@
 import json
+from functools import partial
 
 from aggmask.data.packing import pack
+from aggmask.data.storage import open_storage
+from aggmask.diagnosis.pictures import size_in
 from aggmask.diagnosis.repair import repaired
 from aggmask.diagnosis.structure import examine
+from tests.nasty import pictures
 from tests.nasty.annotations import CASES, FILE, GOOD, file, other
 
 IMAGE = FILE["images"][0]
@@ -17,6 +21,14 @@ def test_ids_of_letters_get_numbers_and_references_follow():
     assert copy["annotations"][0]["segmentation"] == GOOD["segmentation"]
 
 
+def test_a_size_is_read_without_decoding(tmp_path):
+    """A file may take a thousand times as long to be decoded; whether it is whole, a later look tells."""
+    (tmp_path / "cut.jpg").write_bytes(pictures.pictures()["rgb.jpg"].data[:-100])
+    (tmp_path / "none.jpg").write_bytes(b"")
+    sizes = partial(size_in, open_storage(tmp_path))
+    assert [sizes(name) for name in ("cut.jpg", "none.jpg", "missing.jpg")] == [(20, 30), None, None]
+
+
 def test_a_reference_to_nothing_stays_a_fault():
     examination = examine(file(other(image_id="nowhere")), "file.json")
     assert set(examination.findings.counts()) == {"record"}
@@ -27,7 +39,9 @@ def test_sizes_come_from_the_image_files():
     images = [IMAGE, *({"id": k, "file_name": f"{k}.jpg"} for k in (6, 7)), {**IMAGE, "id": 8, "height": None}]
     data = file(other(image_id=6), other(id=12, image_id=7), images=images)
     sizes = {"6.jpg": (20, 30), "a.jpg": (21, 31)}
-    examination = examine(data, "file.json", size_of=sizes.get)
+    looked_at = []
+    examination = examine(data, "file.json", lambda items: looked_at.append(len(items)) or items, size_of=sizes.get)
+    assert looked_at == [4, 2, 3, 3]  # images, categories and annotations for what is missing; annotations
     found = [str(finding) for finding in examination.findings.of("no-size")]
     assert found == [
         "images[1]: '6.jpg' is 20 x 30 (height x width)",

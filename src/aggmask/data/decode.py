@@ -171,6 +171,17 @@ def _pixels(image: Image.Image, channels: int, value_range: Range | None = None)
     return np.array(image.convert(CHANNELS[channels])).reshape(image.height, image.width, channels)
 
 
+def size_of(data: bytes, exif: Exif = "auto") -> tuple[int, int] | None:
+    """(height, width) that the header of an image file promises, as `exif` reads it; None where it is in no format."""
+    try:
+        with _open(data) as image:
+            # Of a TIFF the tags: whether Pillow rotates it on opening or on loading depends on its version.
+            size = tuple(image.tag_v2[tag] for tag in (257, 256)) if image.format == "TIFF" else image.size[::-1]
+    except Exception:  # on damaged files decoders raise nearly anything
+        return None
+    return size[::-1] if exif != "ignore" and orientation_of(data) >= 5 else size
+
+
 def largest_value(data: bytes, value_range: Range | None = None) -> float | None:
     """Largest value of an image file with more than 8 bits, as a share of white; None for any other file."""
     if data.startswith(b"\xff\xd8"):  # JPEG has 8

@@ -10,6 +10,7 @@ import msgspec
 from aggmask.cocofile.records import LISTS
 from aggmask.geometry.frame import Size
 
+Progress = Callable[[list], Iterable]  # such as tqdm
 SizeOf = Callable[[str], "Size | None"]  # file name -> (height, width), None where the file does not tell
 
 
@@ -38,12 +39,13 @@ _decode_head = msgspec.json.Decoder(_Head).decode
 _REFERENCES = {"images": {}, "categories": {}, "annotations": {"image_id": "images", "category_id": "categories"}}
 
 
-def first_aid(data: bytes, size_of: SizeOf | None = None) -> tuple[bytes, list[Mended]]:
+def first_aid(data: bytes, size_of: SizeOf | None = None, progress: Progress = iter) -> tuple[bytes, list[Mended]]:
     """An annotation file with whole numbers for ids of letters, and with the sizes of images that lack theirs.
 
     Args:
         data: a file whose lists can be read, if not all of their records.
         size_of: None: no sizes.
+        progress: put around the loop over the records of each list.
     """
     content = _decode_top(data.removeprefix(b"\xef\xbb\xbf"))
     records = {name: _decode_list(content[name]) for name in LISTS if name in content}
@@ -51,7 +53,7 @@ def first_aid(data: bytes, size_of: SizeOf | None = None) -> tuple[bytes, list[M
     numbers = {name: _numbers(head.id for head in found) for name, found in heads.items()}
     mended: list[Mended] = []
     for name, found in records.items():
-        for position, head in enumerate(heads[name]):
+        for position, head in enumerate(progress(heads[name])):
             change, told = _change(name, head, numbers, size_of)
             if not change:
                 continue

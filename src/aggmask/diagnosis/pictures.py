@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 
 from aggmask.cocofile.records import Image
-from aggmask.data.decode import Exif, decode_image, largest_value, orientation_of
+from aggmask.data.decode import Exif, decode_image, largest_value, orientation_of, size_of
 from aggmask.data.depth import Range, UnknownScale, too_dark
 from aggmask.data.storage import Storage
 from aggmask.diagnosis.structure import Examination, Progress
@@ -58,10 +58,10 @@ def examine_pictures(
         examination.findings.add("too-dark", repr(brightest), text)
 
 
-def size_in(storage: Storage, name: str, value_range: Range | None = None, exif: Exif = "auto") -> Size | None:
-    """(height, width) of an image file as `exif` reads it (auto: as viewers show it); None where it cannot be read."""
+def size_in(storage: Storage, name: str, exif: Exif = "auto") -> Size | None:
+    """(height, width) of an image file by its header, as `exif` reads it; None where it cannot be read."""
     try:
-        return decode_image(storage.read(name), name, value_range=value_range, exif=exif).shape[:2]
+        return size_of(storage.read(name), exif)
     except UserError:
         return None
 

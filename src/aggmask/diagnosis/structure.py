@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -18,11 +18,10 @@ import fsspec
 
 from aggmask.cocofile.records import LISTS, Annotation, File, Image, LenientFile, parse_leniently, problems_of
 from aggmask.diagnosis.findings import Findings, Repairs
-from aggmask.diagnosis.first_aid import SizeOf, first_aid
+from aggmask.diagnosis.first_aid import Progress, SizeOf, first_aid
 from aggmask.diagnosis.masks import MaskCheck
 from aggmask.errors import UserError
 
-Progress = Callable[[list], Iterable]  # such as tqdm
 _MEMORY_PER_BYTE = 4  # of a file, while it is read and checked (measured: 1.7 where polygons are long, 3.9 where short)
 
 
@@ -53,7 +52,7 @@ def examine_file(
     """All faults of an annotation file (a path, or an address that fsspec knows).
 
     Args:
-        progress: put around the loop over annotations.
+        progress: put around the loops over images without sizes and over annotations.
         size_of: asked for the sizes of images whose records lack theirs.
         training: whether the model takes its categories from this file; a file to evaluate on must list all of them.
 
@@ -86,7 +85,7 @@ def examine(
         examination.findings.add("no-file", "", str(error))
         return examination
     if examination.file.problems:
-        examination.data, mended = first_aid(data, size_of)
+        examination.data, mended = first_aid(data, size_of, progress)
         for found in mended:
             examination.findings.add(*found)
         examination.file = parse_leniently(examination.data, source)
