@@ -1,6 +1,8 @@
 """Every kind of image file becomes the RGB pixels a viewer shows, or an error that names it."""
 
 import io
+import mmap
+import multiprocessing
 import struct
 import zlib
 from functools import partial
@@ -190,7 +192,7 @@ def test_arrays_have_the_scale_of_their_type():
 
 
 def test_pictures_of_twelve_bits_are_told_once(caplog, monkeypatch):
-    monkeypatch.setattr(decode_module, "_told", set())
+    monkeypatch.setattr(decode_module, "_told", mmap.mmap(-1, 1))
     twelve = np.full((3, 4), 4095, np.uint16)
     for data in (encoded(twelve, "PNG"), sixteen_bit_colors(np.dstack([twelve] * 3))):
         assert largest_value(data) == pytest.approx(1 / 16, abs=0.01)
@@ -199,6 +201,17 @@ def test_pictures_of_twelve_bits_are_told_once(caplog, monkeypatch):
     assert "4095 of 65535" in caplog.text
     for data in (encoded(NOISE, "JPEG"), encoded(NOISE, "PNG"), encoded(GREY, "TIFF")):
         assert largest_value(data) is None
+
+
+def test_what_one_loader_process_told_the_others_do_not(caplog, monkeypatch):
+    monkeypatch.setattr(decode_module, "_told", mmap.mmap(-1, 1))
+    data = encoded(np.full((3, 4), 4095, np.uint16), "PNG")
+    process = multiprocessing.get_context("fork").Process(target=decode_image, args=(data, "twelve.png"))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    decode_image(data, "twelve.png")
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+import mmap
 from typing import Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ Exif = Literal["auto", "apply", "ignore"]
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's name of it
 _DARK = 1 / 8  # of white: a deep picture without larger values was made for another range
 _logger = logging.getLogger(__name__)
-_told: set[str] = set()  # warnings of this process
+_told = mmap.mmap(-1, 1)  # whether a warning was given: a byte that loader processes share, as they are forked
 
 
 def decode_image(
@@ -151,9 +152,9 @@ def _check_size(height: int, width: int) -> None:
 def _decode_other(data: bytes, orientation: int, channels: int, name: str, value_range: Range | None) -> np.ndarray:
     """Stored pixels (first frame) through Pillow."""
     with _open(data) as image:
-        if (largest := largest_share(image, value_range)) is not None and largest < _DARK and not _told:
+        if (largest := largest_share(image, value_range)) is not None and largest < _DARK and not _told[0]:
             _logger.warning("%s", too_dark(name, largest, value_range))
-            _told.add(name)
+            _told[0] = 1
         image.load()
         pixels = _pixels(image, channels, value_range)
         if image.format == "TIFF":  # the one format that Pillow rotates by itself
