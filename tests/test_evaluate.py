@@ -146,6 +146,22 @@ def test_results_that_cannot_be_scored_are_written(trained, monkeypatch, tmp_pat
     assert json.loads((tmp_path / "out" / "results.json").read_text())
 
 
+def test_a_full_disk_does_not_hide_why_results_cannot_be_scored(trained, monkeypatch, capsys, caplog, tmp_path):
+    def broken(message):
+        def fails(*_):
+            raise UserError(message)
+
+        return fails
+
+    monkeypatch.setattr("aggmask.metrics.coco_mask_ap.evaluate", broken("no scores"))
+    monkeypatch.setattr("aggmask.metrics.results.write", broken("the disk is full"))
+    words = [f"checkpoint={trained[1]}", f"output={tmp_path}/out", "trainer.accelerator=cpu"]
+    status, said = command(monkeypatch, capsys, evaluate, *words)
+    assert status == 2
+    assert "aggmask: no scores" in said
+    assert "The detections are not kept: the disk is full" in said + caplog.text
+
+
 def test_report_shows_a_dash_where_there_is_nothing_to_find():
     assert "There is no AP" in report({"AP": -1.0}, [])
     text = report({"AP": 0.5, "APs": -1.0}, [CategoryScore("ring", -1.0, -1.0), CategoryScore("disk", 0.25, 0.5)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,11 @@ from aggmask.errors import UserError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from aggmask.lit_module import SegmentationModule
     from aggmask.metrics.evaluators import CategoryScore
 
 register_resolvers()
+log = logging.getLogger(__name__)
 
 
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,11 +44,13 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     folder = Path(config["output"] or Path(config["checkpoint"]).expanduser().parent / name)
     try:
         trainer.validate(module, datamodule=data, verbose=False)
-    finally:
-        if module.metric is not None and module.metric.gathered:
-            module.metric.write_results(folder / "results.json")
-            if trainer.is_global_zero:
-                print(f"detections: {folder / 'results.json'}")
+    except BaseException:
+        try:
+            _write(module, folder)
+        except (UserError, OSError) as fault:  # a full disk must not hide why there are no numbers
+            log.error("The detections are not kept: %s", fault)
+        raise
+    _write(module, folder)
     numbers = {
         name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items() if "/" in name
     }
@@ -53,6 +58,14 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     if trainer.is_global_zero:
         print(report(numbers, per_category))
     return {"numbers": numbers, "per_category": per_category, "trainer": trainer, "module": module}
+
+
+def _write(module: SegmentationModule, folder: Path) -> None:
+    """The detections of all processes, once they have been brought together."""
+    if module.metric is not None and module.metric.gathered:
+        module.metric.write_results(folder / "results.json")
+        if module.trainer.is_global_zero:
+            print(f"detections: {folder / 'results.json'}")
 
 
 def _of_split(data: Mapping[str, Any], split: str) -> dict[str, Any]:
