@@ -64,6 +64,13 @@ def test_objects_are_those_of_training_where_it_goes_on_and_of_a_clean_copy_wher
     assert fates(other(bbox=[0, 0, 0, 0]))[1][11] != OUT_OF_RANGE
 
 
+def test_a_warning_about_the_copy_names_the_file_that_it_is_of(tmp_path, caplog):
+    (tmp_path / "mine.json").write_bytes(file(other(ignore=1), other(id=12, image_id=9)))
+    examine_cells(examine_file(str(tmp_path / "mine.json")), None, LEVELS, Assigner(), Resize((20,), 160), 100)
+    (told,) = caplog.messages
+    assert told.startswith(f"the mended copy of {tmp_path}/mine.json: 1 annotations marked `ignore` are not trained on")
+
+
 def test_a_file_without_objects_has_no_cells():
     examination = examine(file(annotations=[]), "file.json")
     examination.findings.add("missing", "an image")  # so that a copy is read, not the file

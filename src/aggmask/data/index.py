@@ -62,40 +62,43 @@ class AnnotationIndex:
         self._folder = folder
 
     @classmethod
-    def open(cls, annotations: str | Path, cache_dir: str | Path | None = None) -> AnnotationIndex:
+    def open(
+        cls, annotations: str | Path, cache_dir: str | Path | None = None, called: str | None = None
+    ) -> AnnotationIndex:
         """The index of an annotation file, built when its content has not been seen before.
 
         Args:
             annotations: path or fsspec URL of the JSON file.
             cache_dir: where packed arrays are kept; by default `.aggmask` beside the file, and where nothing can be
                 written there, the user's cache folder.
+            called: what messages call the file; by default by its place.
 
         Raises:
             UserError: the file is missing, unreadable, or not a sound COCO file; or no cache folder can be written.
         """
         source = str(annotations) if is_url(annotations) else str(Path(annotations).expanduser().absolute())
-        roots = _cache_roots(source, cache_dir)
+        roots, called = _cache_roots(source, cache_dir), called or source
         with _readable(source):
             fingerprint = _fingerprint(source)
         if folder := _stamped_folder(roots, source, fingerprint):
-            return cls(folder)._tell(source)
+            return cls(folder)._tell(called)
         with _readable(source), fsspec.open(source, "rb") as file:
             data = file.read()
         key = hashlib.blake2b(data, digest_size=16).hexdigest()
         name = f"{Path(source.partition('?')[0]).stem}-{key}-v{FORMAT}"
         folder = next((root / name for root in roots if _is_built(root / name)), None)
         if folder is None:
-            arrays, facts = pack(data, source)
+            arrays, facts = pack(data, called)
             del data
             folder = _store(arrays, facts, roots, name)
         _write_stamp(folder, source, fingerprint)
-        return cls(folder)._tell(source)
+        return cls(folder)._tell(called)
 
-    def _tell(self, source: str) -> AnnotationIndex:
+    def _tell(self, called: str) -> AnnotationIndex:
         """Say what is done otherwise than the file says: each time, not only when the arrays are made."""
         if self.told and global_rank() == 0:
             told = "; ".join(f"{count} annotations {what}" for what, count in self.told.items())
-            _logger.warning("%s: %s. python -m aggmask.doctor names them", source, told)
+            _logger.warning("%s: %s. python -m aggmask.doctor names them", called, told)
         return self
 
     def __reduce__(self) -> tuple:

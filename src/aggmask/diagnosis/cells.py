@@ -107,7 +107,7 @@ def examine_cells(
         if examination.findings.stops:
             copy = Path(folder, "annotations.json")
             copy.write_bytes(repaired(examination))
-            index = AnnotationIndex.open(copy, folder)
+            index = AnnotationIndex.open(copy, folder, called=f"the mended copy of {examination.source}")
         else:
             index = AnnotationIndex.open(examination.source, cache_dir)
         data = CocoInstances(index, storage, resize, training=True, value_range=value_range, exif=exif)
