@@ -121,7 +121,7 @@ def test_unusable(content, message, tmp_path):
 
 
 def test_no_file_or_no_json(tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match=r"There is no annotation file .*missing\.json"):
         load(tmp_path / "missing.json", [3])
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(UserError, match="not a whole JSON file"):

@@ -13,8 +13,6 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +20,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 
-from aggmask.data.names import COCO_LAYOUT
+from aggmask.cocofile.reading import read, readable
 from aggmask.data.packing import pack
 from aggmask.data.processors import global_rank
 from aggmask.data.storage import is_url
@@ -78,12 +76,11 @@ class AnnotationIndex:
         """
         source = str(annotations) if is_url(annotations) else str(Path(annotations).expanduser().absolute())
         roots, called = _cache_roots(source, cache_dir), called or source
-        with _readable(source):
+        with readable(source):
             fingerprint = _fingerprint(source)
         if folder := _stamped_folder(roots, source, fingerprint):
             return cls(folder)._tell(called)
-        with _readable(source), fsspec.open(source, "rb") as file:
-            data = file.read()
+        data = read(source)
         key = hashlib.blake2b(data, digest_size=16).hexdigest()
         name = f"{Path(source.partition('?')[0]).stem}-{key}-v{FORMAT}"
         folder = next((root / name for root in roots if _is_built(root / name)), None)
@@ -178,19 +175,6 @@ def _cache_roots(source: str, cache_dir: str | Path | None) -> list[Path]:
         return [Path(cache_dir).expanduser().absolute()]
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aggmask"
     return [user] if is_url(source) else [Path(source).parent / ".aggmask", user]
-
-
-@contextmanager
-def _readable(source: str) -> Iterator[None]:
-    """Turn what goes wrong in reading the annotation file into a UserError."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise UserError(f"There is no annotation file {source}. {COCO_LAYOUT}") from error
-    except Exception as error:  # each remote file system has its own exceptions
-        raise UserError(
-            f"The annotation file {source} cannot be read: {error or repr(error)}. {COCO_LAYOUT}"
-        ) from error
 
 
 def _fingerprint(source: str) -> str | None:

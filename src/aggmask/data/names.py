@@ -9,11 +9,6 @@ from collections.abc import Sequence
 
 from aggmask.errors import UserError
 
-COCO_LAYOUT = (
-    "COCO is laid out as ROOT/annotations/instances_train2017.json, ROOT/annotations/instances_val2017.json and the "
-    "images in ROOT/train2017 and ROOT/val2017 (folders, or the zips as downloaded)."
-)
-
 
 def inside(name: str, place: str) -> str:
     """The name in its plainest form, known to stay inside the storage."""

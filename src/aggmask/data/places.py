@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aggmask.data.names import COCO_LAYOUT
+from aggmask.cocofile.reading import COCO_LAYOUT
 from aggmask.data.storage import is_url
 from aggmask.errors import UserError
 

@@ -8,8 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+from aggmask.cocofile.reading import COCO_LAYOUT
 from aggmask.data.byte_ranges import LocalFile, Remote, RemoteFile
-from aggmask.data.names import COCO_LAYOUT, alike, endings, inside, leads_out, missing, spellings
+from aggmask.data.names import alike, endings, inside, leads_out, missing, spellings
 from aggmask.data.zip_images import Zip
 from aggmask.errors import UserError
 

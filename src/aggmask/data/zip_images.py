@@ -14,8 +14,9 @@ from functools import cached_property
 
 import numpy as np
 
+from aggmask.cocofile.reading import COCO_LAYOUT
 from aggmask.data.byte_ranges import LocalFile, RemoteFile
-from aggmask.data.names import COCO_LAYOUT, alike, endings, inside, missing, spellings
+from aggmask.data.names import alike, endings, inside, missing, spellings
 from aggmask.errors import UserError
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import fsspec
 
+from aggmask.cocofile.reading import readable
 from aggmask.cocofile.records import LISTS, Annotation, File, Image, LenientFile, parse_leniently, problems_of
 from aggmask.diagnosis.findings import Findings, Repairs
 from aggmask.diagnosis.first_aid import Progress, SizeOf, first_aid
@@ -59,18 +60,15 @@ def examine_file(
     Raises:
         UserError: there is nothing to read.
     """
-    try:
-        with fsspec.open(source, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            if (needed := size * _MEMORY_PER_BYTE) > (free := memory_left()):
-                examination = Examination(source, b"")
-                text = f"{size / 1e9:.2f} GB take about {needed / 1e9:.2f} GB to be read; {free / 1e9:.2f} GB are free"
-                examination.findings.add("too-large", source, text)
-                return examination
-            file.seek(0)
-            data = file.read()
-    except Exception as error:  # each remote file system has its own exceptions
-        raise UserError(f"The annotation file {source} cannot be read: {error or repr(error)}.") from error
+    with readable(source), fsspec.open(source, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if (needed := size * _MEMORY_PER_BYTE) > (free := memory_left()):
+            examination = Examination(source, b"")
+            text = f"{size / 1e9:.2f} GB take about {needed / 1e9:.2f} GB to be read; {free / 1e9:.2f} GB are free"
+            examination.findings.add("too-large", source, text)
+            return examination
+        file.seek(0)
+        data = file.read()
     return examine(data, source, progress, size_of, training)
 
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
+from aggmask.cocofile.reading import read
 from aggmask.cocofile.records import Annotation, parse
 from aggmask.errors import UserError
 from aggmask.metrics import rle
@@ -50,8 +49,11 @@ def load(annotations: str | Path | dict[str, Any], category_ids: Sequence[int]) 
     Raises:
         UserError: the file is missing or no COCO file, or an annotation or image cannot be used, with its id.
     """
-    source = "the given annotations" if isinstance(annotations, dict) else str(annotations)
-    file = parse(_read(annotations), source)
+    if isinstance(annotations, dict):
+        source, data = "the given annotations", json.dumps(annotations, default=_plain).encode()
+    else:
+        source, data = str(annotations), read(str(annotations))
+    file = parse(data, source)
     categories = {category.id: category.name for category in file.categories}
     if not categories.keys() & set(category_ids):
         raise UserError(
@@ -79,17 +81,6 @@ def _warn(truth: GroundTruth, category_ids: Collection[int], source: str) -> Non
     if unknown:
         told = _some([f"{id} ({truth.categories[id]})" for id in sorted(unknown)])
         log.warning("%s: categories that the model does not know count as AP 0: %s", source, told)
-
-
-def _read(annotations: str | Path | dict[str, Any]) -> bytes:
-    """The JSON of a file, or of its content."""
-    if isinstance(annotations, dict):
-        return json.dumps(annotations, default=_plain).encode()
-    try:
-        with fsspec.open(str(annotations), "rb") as file:
-            return file.read()
-    except FileNotFoundError as error:
-        raise UserError(f"annotation file {annotations} does not exist") from error
 
 
 def _plain(value: Any) -> Any:
