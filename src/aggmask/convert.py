@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
-
-from aggmask.assembly.command import run_command
-from aggmask.assembly.config import check, conf_dir, plain, register_resolvers
+from aggmask.assembly.command import hydra_task, run_command
+from aggmask.assembly.config import plain, register_resolvers
 from aggmask.errors import UserError
 from aggmask.files import write_whole
 
@@ -56,9 +54,8 @@ def convert(config: Mapping[str, Any]) -> Path:
     return output
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="convert")
+@hydra_task("convert")
 def _main(cfg: DictConfig) -> None:
-    check(cfg, "convert")
     convert(plain(cfg))
 
 

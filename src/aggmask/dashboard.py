@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import hydra
-
-from aggmask.assembly.command import run_command
-from aggmask.assembly.config import check, conf_dir, plain, register_resolvers
+from aggmask.assembly.command import hydra_task, run_command
+from aggmask.assembly.config import plain, register_resolvers
 from aggmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,9 +33,8 @@ def dashboard(config: Mapping[str, Any]) -> Any:
     return made
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="dashboard")
+@hydra_task("dashboard")
 def _main(cfg: DictConfig) -> None:
-    check(cfg, "dashboard")
     dashboard(plain(cfg))
 
 

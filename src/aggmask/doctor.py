@@ -10,10 +10,8 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import hydra
-
-from aggmask.assembly.command import run_command
-from aggmask.assembly.config import check, conf_dir, plain, register_resolvers
+from aggmask.assembly.command import hydra_task, run_command
+from aggmask.assembly.config import plain, register_resolvers
 from aggmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -120,9 +118,8 @@ def _progress(name: str) -> Any:
     return lambda items: tqdm(items, desc=name, disable=None, leave=False)
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="doctor")
+@hydra_task("doctor")
 def _main(cfg: DictConfig) -> None:
-    check(cfg, "doctor")
     if any(report.examination.findings.faults for report in doctor(cfg)):
         sys.exit(1)
 

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
-
-from aggmask.assembly.command import run_command
-from aggmask.assembly.config import check, conf_dir, plain, register_resolvers
+from aggmask.assembly.command import hydra_task, run_command
+from aggmask.assembly.config import plain, register_resolvers
 from aggmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -95,9 +93,8 @@ def _shown(value: float) -> str:
     return f"{value:6.4f}" if value >= 0 else "     -"
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="evaluate")
+@hydra_task("evaluate")
 def _main(cfg: DictConfig) -> None:
-    check(cfg, "evaluate")
     evaluate(plain(cfg))
 
 

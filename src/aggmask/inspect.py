@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
-
-from aggmask.assembly.command import run_command
-from aggmask.assembly.config import check, conf_dir, plain, register_resolvers
+from aggmask.assembly.command import hydra_task, run_command
+from aggmask.assembly.config import plain, register_resolvers
 from aggmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,9 +86,8 @@ def _write_figure(inspection: Inspection, config: Mapping[str, Any]) -> Path:
     return place
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="inspect")
+@hydra_task("inspect")
 def _main(cfg: DictConfig) -> None:
-    check(cfg, "inspect")
     inspect(plain(cfg))
 
 

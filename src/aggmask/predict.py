@@ -8,10 +8,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
-
-from aggmask.assembly.command import run_command
-from aggmask.assembly.config import check, conf_dir, plain, register_resolvers
+from aggmask.assembly.command import hydra_task, run_command
+from aggmask.assembly.config import plain, register_resolvers
 from aggmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -140,9 +138,8 @@ def as_results(image_id: int, file_name: str, found: Instances) -> list[dict[str
     ]
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="predict")
+@hydra_task("predict")
 def _main(cfg: DictConfig) -> None:
-    check(cfg, "predict")
     predict(plain(cfg))
 
 

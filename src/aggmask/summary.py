@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import hydra
-
-from aggmask.assembly.command import run_command
-from aggmask.assembly.config import check, conf_dir, experiments, plain, register_resolvers, suggest
+from aggmask.assembly.command import hydra_task, run_command
+from aggmask.assembly.config import experiments, plain, register_resolvers, suggest
 from aggmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,11 +73,10 @@ def _beside(cfg: DictConfig) -> DictConfig:
     return compose("summary", overrides=[f"experiment={cfg.beside}", *others])
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="summary")
+@hydra_task("summary")
 def _main(cfg: DictConfig) -> None:
     from aggmask.accounting.table import render
 
-    check(cfg, "summary")
     if cfg.name is None:
         raise UserError(f"say which model: experiment=NAME with one of {', '.join(experiments())}")
     summaries = [summarize(plain(cfg), str(cfg.name))]

@@ -15,10 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
-
-from aggmask.assembly.command import run_command
-from aggmask.assembly.config import check, conf_dir, experiments, plain, register_resolvers
+from aggmask.assembly.command import hydra_task, run_command
+from aggmask.assembly.config import experiments, plain, register_resolvers
 from aggmask.data.processors import global_rank
 from aggmask.errors import UserError
 from aggmask.files import write_whole
@@ -153,9 +151,8 @@ def _queue_again(stop: Interrupted) -> None:
         log.warning("SLURM did not queue the job again: %s", error)
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="train")
+@hydra_task("train")
 def _main(cfg: DictConfig) -> float | None:
-    check(cfg, "train")
     refuse_shared_process(cfg.trainer)
     return _run(cfg)
 

@@ -54,6 +54,7 @@ def test_a_mistake_ends_in_one_readable_message(arguments, expected, monkeypatch
     for words in expected:
         assert words in said
     assert "Traceback" not in said
+    assert "Error executing job" not in said  # Hydra's own line
     assert len(said.splitlines()) < 10 + len(EXPERIMENTS)  # some messages list them
 
 
@@ -70,6 +71,7 @@ def test_a_mistake_ends_in_one_readable_message(arguments, expected, monkeypatch
 def test_mistakes_of_the_other_commands(module, arguments, expected, monkeypatch, capsys):
     status, said = command(monkeypatch, capsys, module, *arguments)
     assert status == 2
+    assert said.startswith("aggmask: ")
     assert expected in said
     assert "Traceback" not in said
 

@@ -6,8 +6,18 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from aggmask.assembly.config import check, conf_dir
 from aggmask.assembly.explain import explain
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 _PATHS = re.compile(
     r"\+{0,2}((?:checkpoint|source|output|output_dir|resume|image|figure|fix|html|data\.[\w.]+|model\.backbone\.weights|"
@@ -15,6 +25,26 @@ _PATHS = re.compile(
     re.DOTALL,
 )
 _PLAIN = re.compile(r"[\w./\\:~+-]*|[\[{'\"$].*", re.DOTALL)  # what Hydra reads as it stands
+
+
+def hydra_task(command: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
+    """Makes a main function of one that takes a configuration: composed from `conf/<command>.yaml`, and checked."""
+
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], Any]:
+        @wraps(task)
+        def checked(cfg: DictConfig) -> Any:
+            try:
+                check(cfg, command)
+                return task(cfg)
+            except Exception as error:
+                # Once it is Hydra's, a line of its own comes before the message. Of several jobs the launcher wants it.
+                if HydraConfig.get().mode != RunMode.MULTIRUN:
+                    _end(error)
+                raise
+
+        return hydra.main(version_base="1.3", config_path=conf_dir(), config_name=command)(checked)
+
+    return decorate
 
 
 def run_command(main: Callable[[], None], open_nodes: Sequence[str] = ()) -> None:
@@ -38,9 +68,14 @@ def run_command(main: Callable[[], None], open_nodes: Sequence[str] = ()) -> Non
         print("aggmask: ended by Ctrl-C", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        message = explain(error)
-        if message is None:
-            raise  # a fault of the program
+        _end(error)
+        raise
+
+
+def _end(error: Exception) -> None:
+    """Print what a user can do about an error, and exit; come back where it is a fault of the program."""
+    message = explain(error)
+    if message is not None:
         print(f"aggmask: {message}", file=sys.stderr)
         sys.exit(2)
 
