@@ -41,7 +41,7 @@ def test_sizes_come_from_the_image_files():
     sizes = {"6.jpg": (20, 30), "a.jpg": (21, 31)}
     looked_at = []
     examination = examine(data, "file.json", lambda items: looked_at.append(len(items)) or items, size_of=sizes.get)
-    assert looked_at == [4, 2, 3, 3]  # images, categories and annotations for what is missing; annotations
+    assert looked_at == [4, 1, 3, 3]  # images, categories and annotations for what is missing; annotations
     found = [str(finding) for finding in examination.findings.of("no-size")]
     assert found == [
         "images[1]: '6.jpg' is 20 x 30 (height x width)",
