@@ -28,7 +28,10 @@ _PLAIN = re.compile(r"[\w./\\:~+-]*|[\[{'\"$].*", re.DOTALL)  # what Hydra reads
 
 
 def hydra_task(command: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
-    """Makes a main function of one that takes a configuration: composed from `conf/<command>.yaml`, and checked."""
+    """`hydra.main` of a function that takes a configuration, composed from `conf/<command>.yaml`, and checked first.
+
+    A user's mistake ends it as in `run_command`, but for jobs of a multirun, whose errors are their launcher's.
+    """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], Any]:
         @wraps(task)
