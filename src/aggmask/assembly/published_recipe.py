@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -39,7 +41,7 @@ def configuration_for(
         UserError: no such experiment, or grids that do not fit the weights or that nothing tells.
     """
     names = [base] if base else _experiments(found, file_name)
-    configurations = ((name, _composed(name)) for name in names)
+    configurations = ((name, deepcopy(_composed(name))) for name in names)
     first = None
     for name, cfg in configurations:
         if not _is_kind(cfg, found):
@@ -82,8 +84,9 @@ def _experiments(found: Description, file_name: str) -> list[str]:
     return [name for name in names if name]
 
 
+@cache  # up to four are tried for each checkpoint, and composing one takes longer than all the rest
 def _composed(experiment: str) -> dict[str, Any]:
-    """The parts of an experiment, wherever Hydra stands (a command may be at work)."""
+    """The parts of an experiment, to be copied before use. Wherever Hydra stands (a command may be at work)."""
     known = experiments()
     if experiment not in known:
         raise UserError(f"base={experiment}: there is no such experiment{suggest(experiment, known)}")
