@@ -35,7 +35,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("experiment", COCO_EXPERIMENTS)
 def test_experiment_trains_evaluates_and_leaves_its_record(experiment, coco, tmp_path):
-    parts = small_run(experiment, coco, tmp_path)
+    parts = small_run(experiment, coco, tmp_path, forecasts_memory=True)
     assert parts["trainer"].global_step == 2
     norms = [m for m in parts["module"].segmenter.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     assert not any(norm.num_batches_tracked for norm in norms), "model.backbone.frozen_norm"
@@ -83,7 +83,7 @@ def test_transfer_learning_without_a_hub(tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_the_number_of_channels_is_said_once(channels, coco, tmp_path):
-    parts = small_run("solo_r50_agg", coco, tmp_path, f"model.backbone.in_chans={channels}")
+    parts = small_run("solo_r50_agg", coco, tmp_path, f"model.backbone.in_chans={channels}", forecasts_memory=True)
     assert parts["data"].channels == channels
     assert parts["module"].segmenter.backbone.net.conv1[0].in_channels == channels
     model = load(tmp_path / "last.ckpt", device="cpu")
@@ -106,7 +106,8 @@ def test_layer_decay_reaches_the_optimizer(coco, tmp_path):
 
 def test_gradient_checkpointing_and_frozen_stages_train_together(coco, tmp_path):
     overrides = ["model.backbone.grad_checkpointing=true", "model.backbone.frozen_stages=2"]
-    parts = small_run("solo_r50", coco, tmp_path, *overrides, "trainer.limit_val_batches=0")
+    no_evaluation = "trainer.limit_val_batches=0"
+    parts = small_run("solo_r50", coco, tmp_path, *overrides, no_evaluation, forecasts_memory=True)
     assert parts["module"].segmenter.backbone.net.grad_checkpointing
     assert parts["trainer"].global_step == 2
 
@@ -168,7 +169,7 @@ def test_the_bound_of_deformable_neighbors_is_a_key(coco, tmp_path):
 def _changed_head(experiment: str, override: str | list[str], coco: Path, folder: Path) -> nn.Module:
     overrides = [override] if isinstance(override, str) else override
     settings = ["trainer.limit_val_batches=1", "callbacks.pictures=null"]
-    return small_run(experiment, coco, folder, *settings, *overrides)["module"].segmenter.head
+    return small_run(experiment, coco, folder, *settings, *overrides, forecasts_memory=True)["module"].segmenter.head
 
 
 def test_evaluation_may_have_a_size_of_its_own(coco, tmp_path):

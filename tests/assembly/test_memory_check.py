@@ -128,7 +128,7 @@ def test_a_training_that_does_not_fit_is_warned_before_its_first_step(free, coco
     monkeypatch.setattr(memory_check, "free_bytes", lambda device: free)
     settings = ["data.batch_size=3", "trainer.limit_val_batches=0", "trainer.limit_train_batches=1"]
     with caplog.at_level(logging.WARNING):
-        small_run("solo_r50_agg", coco, tmp_path, *settings)
+        small_run("solo_r50_agg", coco, tmp_path, *settings, forecasts_memory=True)
     said = [r.getMessage() for r in caplog.records if "run out of memory" in r.getMessage()]
     if free == 2**50:
         assert said == []

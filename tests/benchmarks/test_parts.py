@@ -16,7 +16,7 @@ from benchmarks.stopwatch import Stopwatch
 from tests.data.make_coco import make_coco
 
 SMALL = (
-    "model.backbone.name=resnet10t",
+    "model.backbone.name=test_resnet",
     "model.fpn_channels=32",
     "model.category.width=32",
     "model.category.depth=1",
