@@ -35,11 +35,13 @@ study: $(READY)  ## does aggregation help? hours on 2 cores; STUDY="--data shape
 study-small: $(READY)  ## its main comparison with few steps: under 20 minutes on 2 cores
 	$(RUN) -m benchmarks.study --sweep study_main --steps 300 --seeds 0,1 --lr 0.002 $(STUDY)
 
+# Files in the order of tests/conftest.py.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 test: $(READY) browser  ## all but the slow tests, two at a time
-	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow"
+	$(RUN) -m pytest $(TWO) -m "not slow"
 
 test-all: $(READY) browser  ## the slow tests too
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest $(TWO)
 
 FUZZ_SECONDS ?= 600
 fuzz: $(READY)  ## random annotation files and outlines, other ones each time: ten minutes, or FUZZ_SECONDS=60
