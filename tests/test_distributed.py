@@ -9,11 +9,14 @@ from pathlib import Path
 
 import torch
 
+from aggmask import evaluate
 from aggmask.metrics.evaluators import NAMES
 from tests.data.make_coco import make_coco
 from tests.launcher.processes import environment
-from tests.runs import SMALL
+from tests.runs import SMALL, command
 from tests.test_evaluate import eager_checkpoint
+
+ROWS = (*NAMES, "disc", "pair", "block")  # of the table that an evaluation prints
 
 
 def run(folder: Path, module: str, *arguments: str) -> str:
@@ -109,14 +112,18 @@ def test_two_nodes_of_torchrun_share_one_folder_and_configuration(tmp_path):
     assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
-def test_two_ranks_evaluate_like_one(tmp_path):
+def test_two_ranks_evaluate_like_one(tmp_path, monkeypatch, capsys):
+    """The one is this process."""
     checkpoint = eager_checkpoint(tmp_path)[1]
-    numbers = []
-    for name, trainer in (("one", ["trainer=cpu"]), ("two", ["trainer=ddp", "trainer.devices=2"])):
-        arguments = [f"checkpoint={checkpoint}", f"output={tmp_path}/{name}", "trainer.accelerator=cpu", *trainer]
-        said = run(tmp_path, "evaluate", *arguments, "trainer.enable_progress_bar=false", "data.batch_size=1")
-        rows = [line.split() for line in said.splitlines()]
-        numbers.append([row for row in rows if row and row[0] in (*NAMES, "disc", "pair", "block")])
+
+    def arguments(name: str, *trainer: str) -> list[str]:
+        places = [f"checkpoint={checkpoint}", f"output={tmp_path}/{name}", "trainer.accelerator=cpu"]
+        return [*places, *trainer, "trainer.enable_progress_bar=false", "data.batch_size=1"]
+
+    status, one = command(monkeypatch, capsys, evaluate, *arguments("one", "trainer=cpu"))
+    assert status == 0, one
+    two = run(tmp_path, "evaluate", *arguments("two", "trainer=ddp", "trainer.devices=2"))
+    numbers = [[row for row in map(str.split, said.splitlines()) if row and row[0] in ROWS] for said in (one, two)]
     assert numbers[0] == numbers[1]
     assert len(numbers[0]) == 15
     found = [json.loads(Path(tmp_path, name, "results.json").read_text()) for name in ("one", "two")]

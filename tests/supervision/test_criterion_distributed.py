@@ -47,7 +47,8 @@ def process(rank, folder):
 
 
 def test_two_ranks_have_the_loss_and_the_gradients_of_the_double_batch(tmp_path):
-    mp.get_context("forkserver").set_forkserver_preload(["pytest", "aggmask.metrics.coco_mask_ap"])
+    needed = ["pytest", "torch._dynamo", "tests.small"]  # the second by DDP
+    mp.get_context("forkserver").set_forkserver_preload(needed)
     mp.start_processes(process, (tmp_path,), nprocs=2, start_method="forkserver")
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for name, counts in OBJECTS.items():
