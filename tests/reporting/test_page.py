@@ -21,41 +21,43 @@ def page(made, tmp_path_factory):
     return folder / "report.html"
 
 
-def test_it_opens_loads_sorts_and_complains_of_nothing(page, tmp_path):
-    with browser(tmp_path / "profile") as chromium:
-        chromium.get(page.as_uri())
-        assert chromium.title == "Sweep sweep"
-        images = (
-            "return Array.from(document.images, (i) => [i.complete, i.naturalWidth, i.alt.length > 0, i.clientWidth])"
-        )
-        shown = chromium.execute_script(images)
-        assert len(shown) == 5 + 2 * 4  # figures; ground truth and three variants of two images
-        assert all(complete and natural > 50 and told and wide > 50 for complete, natural, told, wide in shown)
-        names = [_column(chromium, 0)]
-        for heading in ("AP", "AP", "variant", "ΔAP [95 %]"):
-            _heading(chromium, heading).find_element("tag name", "button").click()
-            names.append(_column(chromium, 0))
-        assert names[1] == ["window=5", "window=9", "window=1"]  # the best first
-        assert names[2] == ["window=1", "window=9", "window=5"]
-        assert names[3] == names[0] == ["window=1", "window=5", "window=9"]
-        assert names[4] == names[1]
-        assert _heading(chromium, "variant").get_attribute("aria-sort") is None
-        assert _heading(chromium, "ΔAP [95 %]").get_attribute("aria-sort") == "descending"
-        _heading(chromium, "APl").find_element("tag name", "button").click()  # nothing but dashes
-        assert _column(chromium, 0) == names[4]
-        assert chromium.get_log("browser") == []
-        assert chromium.execute_script("return performance.getEntriesByType('resource').length") <= len(shown)
-        assert chromium.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    with browser(tmp_path_factory.mktemp("profile")) as chromium:
+        yield chromium
 
 
-def test_it_prints(page, tmp_path):
-    with browser(tmp_path / "profile") as chromium:
-        chromium.get(page.as_uri())
-        printed = base64.b64decode(chromium.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
-        pages = len(re.findall(rb"/Type\s*/Page\b", printed))
-        assert printed.startswith(b"%PDF")
-        assert 1 < pages < 12
-        assert re.search(rb"/MediaBox\s*\[0 0 84[12]", printed)  # A4, lying
+def test_it_opens_loads_sorts_and_complains_of_nothing(page, chromium):
+    chromium.get(page.as_uri())
+    assert chromium.title == "Sweep sweep"
+    images = "return Array.from(document.images, (i) => [i.complete, i.naturalWidth, i.alt.length > 0, i.clientWidth])"
+    shown = chromium.execute_script(images)
+    assert len(shown) == 5 + 2 * 4  # figures; ground truth and three variants of two images
+    assert all(complete and natural > 50 and told and wide > 50 for complete, natural, told, wide in shown)
+    names = [_column(chromium, 0)]
+    for heading in ("AP", "AP", "variant", "ΔAP [95 %]"):
+        _heading(chromium, heading).find_element("tag name", "button").click()
+        names.append(_column(chromium, 0))
+    assert names[1] == ["window=5", "window=9", "window=1"]  # the best first
+    assert names[2] == ["window=1", "window=9", "window=5"]
+    assert names[3] == names[0] == ["window=1", "window=5", "window=9"]
+    assert names[4] == names[1]
+    assert _heading(chromium, "variant").get_attribute("aria-sort") is None
+    assert _heading(chromium, "ΔAP [95 %]").get_attribute("aria-sort") == "descending"
+    _heading(chromium, "APl").find_element("tag name", "button").click()  # nothing but dashes
+    assert _column(chromium, 0) == names[4]
+    assert chromium.get_log("browser") == []
+    assert chromium.execute_script("return performance.getEntriesByType('resource').length") <= len(shown)
+    assert chromium.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_it_prints(page, chromium):
+    chromium.get(page.as_uri())
+    printed = base64.b64decode(chromium.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
+    pages = len(re.findall(rb"/Type\s*/Page\b", printed))
+    assert printed.startswith(b"%PDF")
+    assert 1 < pages < 12
+    assert re.search(rb"/MediaBox\s*\[0 0 84[12]", printed)  # A4, lying
 
 
 def test_data_below_the_working_folder_is_named_from_there(summary, monkeypatch):
