@@ -76,9 +76,13 @@ def test_a_sampler_sweeps_over_devices(coco, tmp_path):
     assert len(set(ids)) == 2
 
 
-@pytest.mark.parametrize("seeds", ["0", pytest.param("0,1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", ["0", "0,1"])
 def test_a_killed_sweep_finishes_with_what_it_would_have_had(seeds, coco, tmp_path):
-    """The parent is killed, and one of its jobs too where there are two; a second start goes on."""
+    """The parent is killed, and one of its jobs too where there are two; a second start goes on.
+
+    Each half is tested quickly, too: kills of sweeps in test_schedule.py, trainings that are killed in test_resume.py.
+    """
     epochs = "trainer.max_epochs=10"
     arguments = settings(coco, tmp_path, epochs, "trainer.limit_val_batches=1", f"seed={seeds}", "sweep.n_jobs=2")
     parent = start(*arguments)
