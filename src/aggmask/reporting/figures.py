@@ -35,12 +35,14 @@ def differences(summary: Summary) -> Figure | None:
     if not others:
         return None
     sizes = {"AP": "all", **_sizes(summary)}
-    figure, axes = _panels(len(sizes), 0.9 + 0.35 * len(others), sharex=True, sharey=True)
+    figure, axes = _panels(len(sizes), 1.1 + 0.35 * len(others), sharey=True)  # few large objects: wide intervals
     for panel, (name, title) in zip(axes, sizes.items(), strict=True):
         panel.axvline(0, color="black", linewidth=1)
         for height, row in enumerate(others):
             _interval(panel, row.differences[name], height, **_style(summary, row))
-        panel.set(xlabel=f"{title}: AP points")
+        panel.set_title(title, fontsize="medium")
+        panel.locator_params(axis="x", nbins=4)
+    figure.supxlabel("difference in AP points", fontsize="medium")
     names = _column([row.variant.label for row in others])
     axes[0].set_yticks(range(len(others)), names)
     axes[0].set_ylim(len(others) - 0.5, -0.5)
