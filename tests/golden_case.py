@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from aggmask.checkpoints.published import head_weights, mask_feature_weights
+from aggmask.checkpoints.published import to_ours
 from aggmask.geometry.frame import Frame
 from aggmask.geometry.grid import make_levels
 from aggmask.model.aggregation.dynamic import DynamicAggregation
@@ -134,15 +134,14 @@ class GoldenCase:
         )
 
     def named(self, prefix: str) -> dict[str, torch.Tensor]:
-        """Values that the file gives for weights, under this package's names."""
-        published = self.tensors(prefix)
-        if not any(name.startswith("bbox_head.") for name in published):
-            return head_weights(published)
-        parts = [
-            {name.removeprefix(start): value for name, value in published.items() if name.startswith(start)}
-            for start in ("bbox_head.", "mask_feat_head.")
-        ]
-        return head_weights(parts[0]) | mask_feature_weights(parts[1])
+        """Values that the file gives for weights of the head, under this package's names."""
+        return {name.removeprefix("head."): value for name, value in to_ours(self.published(prefix)).items()}
+
+    def published(self, prefix: str) -> dict[str, torch.Tensor]:
+        """The same under published names; SOLO's and AggMask's files give those of the head without its prefix."""
+        values = self.tensors(prefix)
+        plain = not any(name.startswith("bbox_head.") for name in values)
+        return {f"bbox_head.{name}" if plain else name: value for name, value in values.items()}
 
     def pyramid(self) -> list[torch.Tensor]:
         return [self.tensor(f"in.feat{i}").clone().requires_grad_() for i in range(5)]

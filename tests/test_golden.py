@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from aggmask.checkpoints.published import neck_weights
+from aggmask.checkpoints.published import to_ours
 from aggmask.decoding.decode import Decoder
 from aggmask.model.aggregation.neighbors import neighbors
 from aggmask.model.fpn import FPN
@@ -143,6 +143,7 @@ def test_golden_fpn(path):
     data = {key: torch.from_numpy(value.astype(np.float32)) for key, value in np.load(path).items()}
     features = [data[f"in.c{i}"] for i in range(2, 6)]
     fpn = FPN([f.shape[1] for f in features], data["out.p2"].shape[1])
-    fpn.load_state_dict(neck_weights({key[2:]: value for key, value in data.items() if key.startswith("w.")}))
+    weights = to_ours({f"neck.{key[2:]}": value for key, value in data.items() if key.startswith("w.")})
+    fpn.load_state_dict({name.removeprefix("fpn."): value for name, value in weights.items()})
     for number, found in enumerate(fpn(features), start=2):
         close(found, data[f"out.p{number}"])

@@ -22,7 +22,5 @@ def published_model(case: GoldenCase, family: str = "first") -> tuple[dict[str, 
     for name, value in fpn.state_dict().items():
         kind, number, leaf = name.split(".")
         names[f"neck.{'lateral_convs' if kind == 'lateral' else 'fpn_convs'}.{number}.conv.{leaf}"] = value
-    head = case.tensors("w.")
-    plain = not any(name.startswith("bbox_head.") for name in head)
-    names |= {f"bbox_head.{name}" if plain else name: value for name, value in head.items()}
+    names |= case.published("w.")
     return (to_published(to_ours(names), family) if family != "first" else names), net, fpn

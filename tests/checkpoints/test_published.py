@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aggmask.checkpoints.published import head_weights, neck_weights
+from aggmask.checkpoints.published import to_ours
 from aggmask.errors import UserError
 from tests.small import make_head
 
@@ -14,8 +14,8 @@ def test_every_weight_of_a_head_has_a_published_name():
         published |= {f"{tower}.0.{name}" for name in ("conv.weight", "gn.weight", "gn.bias")}
     for layer in ("solo_cate", "learned_weights", *(f"context_fusion_convs.{i}" for i in (0, 1, 3))):
         published |= {f"{layer}.weight", f"{layer}.bias"}
-    renamed = head_weights({name: torch.tensor(i) for i, name in enumerate(sorted(published))})
-    assert set(renamed) == set(make_head(window=5).state_dict())
+    renamed = to_ours({f"bbox_head.{name}": torch.tensor(i) for i, name in enumerate(sorted(published))})
+    assert set(renamed) == {f"head.{name}" for name in make_head(window=5).state_dict()}
     assert len(renamed) == len(published)
 
 
@@ -29,15 +29,15 @@ def test_every_weight_of_a_head_has_a_published_name():
 )
 def test_names_of_the_head(name, expected):
     value = torch.randn(3)
-    assert head_weights({name: value})[expected] is value
+    assert to_ours({f"bbox_head.{name}": value})[f"head.{expected}"] is value
 
 
 def test_names_of_the_neck():
-    found = neck_weights({"lateral_convs.2.conv.weight": torch.ones(1), "fpn_convs.0.conv.bias": torch.zeros(1)})
-    assert found == {"lateral.2.weight": torch.ones(1), "output.0.bias": torch.zeros(1)}
+    names = {"neck.lateral_convs.2.conv.weight": torch.ones(1), "neck.fpn_convs.0.conv.bias": torch.zeros(1)}
+    assert to_ours(names) == {"fpn.lateral.2.weight": torch.ones(1), "fpn.output.0.bias": torch.zeros(1)}
 
 
-@pytest.mark.parametrize("name", ["fcn_head.weight", "ins_convs.0.conv.running_mean", "bbox_head.solo_cate.weight"])
+@pytest.mark.parametrize("name", ["fcn_head.weight", "bbox_head.ins_convs.0.conv.running_mean", "solo_cate.weight"])
 def test_nothing_is_skipped_in_silence(name):
     with pytest.raises(UserError, match=f"'{name}' has no place"):
-        head_weights({name: torch.zeros(1)})
+        to_ours({name: torch.zeros(1)})

@@ -109,42 +109,6 @@ def is_published(names: Iterable[str]) -> bool:
     return any(name.startswith(("bbox_head.", "mask_head.", "mask_feat_head.")) for name in names)
 
 
-def head_weights(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a published head (no prefix) -> a state dict for `model.head.Head`.
-
-    Raises:
-        UserError: a name that has no place here; nothing is skipped in silence.
-    """
-    return _part(published, "bbox_head.", "head.")
-
-
-def mask_feature_weights(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of SOLOv2's published mask feature head (no prefix) -> a part of a state dict for `model.head.Head`.
-
-    Raises:
-        UserError: a name that has no place here.
-    """
-    return _part(published, "mask_feat_head.", "head.")
-
-
-def neck_weights(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a published feature pyramid (no prefix) -> a state dict for `model.fpn.FPN`.
-
-    Raises:
-        UserError: a name that has no place here.
-    """
-    return _part(published, "neck.", "fpn.")
-
-
-def _part(published: Mapping[str, Tensor], prefix: str, own: str) -> dict[str, Tensor]:
-    rules = [
-        (first.removeprefix(prefix), ours.removeprefix(own))
-        for ours, first, _ in _every_row()
-        if first.startswith(prefix)
-    ]
-    return _renamed(published, rules)
-
-
 def _every_row() -> list[tuple[str, str, str | None]]:
     return [*_SHARED, *(row for rows in _BASES.values() for row in rows)]
 
