@@ -8,7 +8,7 @@ import torch
 from aggmask import evaluate, train
 from aggmask.assembly.build import load
 from aggmask.decoding.decode import Decoder
-from aggmask.decoding.matrix_nms import matrix_nms
+from aggmask.decoding.matrix_nms import matrix_decay
 from aggmask.lit_module import SegmentationModule
 from aggmask.supervision.criterion import Criterion
 from aggmask.supervision.losses import dice_losses, focal_loss_sum
@@ -30,12 +30,11 @@ def test_losses_and_matrix_nms_are_the_same_inside():
     generator = torch.Generator().manual_seed(0)
     masks = torch.rand(6, 24, 24, generator=generator)
     logits, labels = torch.randn(2, 3, 8, 8, generator=generator), torch.randint(4, (2, 8, 8), generator=generator)
-    scores = torch.rand(6, generator=generator).sort(descending=True).values
     calls = (
         lambda: dice_losses(4 * masks - 2, masks > 0.5),
         lambda: focal_loss_sum(logits, labels, 0.25, 2.0),
-        lambda: matrix_nms(masks > 0.3, torch.tensor([0, 0, 0, 1, 1, 1]), scores),
-        lambda: matrix_nms(masks > 0.3, torch.tensor([0, 0, 0, 1, 1, 1]), scores, "linear"),
+        lambda: matrix_decay(masks > 0.3, torch.tensor([0, 0, 0, 1, 1, 1])).factor,
+        lambda: matrix_decay(masks > 0.3, torch.tensor([0, 0, 0, 1, 1, 1]), "linear").factor,
     )
     for call in calls:
         with half():

@@ -18,22 +18,6 @@ class Decay(NamedTuple):
     iou: Tensor  # (n,) float32: with that one
 
 
-def matrix_nms(
-    masks: Tensor,
-    labels: Tensor,
-    scores: Tensor,
-    kernel: Literal["gaussian", "linear"] = "gaussian",
-    sigma: float = 2.0,
-) -> Tensor:
-    """Decayed scores of n candidates that are sorted by falling score: (n,) float32, in the order given.
-
-    Args:
-        scores: (n,) float.
-        masks, labels, kernel, sigma: see `matrix_decay`.
-    """
-    return scores.float() * matrix_decay(masks, labels, kernel, sigma).factor
-
-
 def matrix_decay(
     masks: Tensor, labels: Tensor, kernel: Literal["gaussian", "linear"] = "gaussian", sigma: float = 2.0
 ) -> Decay:
