@@ -186,11 +186,6 @@ class CocoDataModule(pl.LightningDataModule):
             require(self.train, self.val)
         return self._train_index.categories
 
-    @property
-    def val_annotations(self) -> str | None:
-        """Path or URL of the validation annotations, for the metric."""
-        return self.val.annotations
-
     @cached_property
     def train_dataset(self) -> CocoInstances:
         dataset = self._kind(
