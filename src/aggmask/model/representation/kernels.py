@@ -37,7 +37,7 @@ class KernelBank:
             (K, N, H, W) logits.
         """
         between = positions.is_floating_point()
-        image, maps = image[:, None].expand(positions.shape[:2]), None
+        image = image[:, None].expand(positions.shape[:2])
         if between:
             owner, kernels, bias = image.flatten(), *self._sampled(image.flatten(), positions.flatten(0, 1))
         else:
