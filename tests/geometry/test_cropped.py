@@ -1,9 +1,10 @@
 """Cropped masks say what the dense ones do."""
 
 import numpy as np
+import pytest
 import torch
 
-from aggmask.geometry.cropped import CroppedMasks, cropped, overlap, shared
+from aggmask.geometry.cropped import CroppedMasks, cropped, dilated, overlap, shared
 from aggmask.structures import Category, Instances
 
 
@@ -58,3 +59,14 @@ def test_masks_are_asked_for_one_after_the_other_and_let_go():
 
     kept = CroppedMasks.of((4, 4), masks())
     assert not any(inside.base is mask or inside is mask for (_, inside), mask in zip(kept.crops, made, strict=True))
+
+
+@pytest.mark.parametrize("by", [0, 1, 2, 3, 7, 40])
+def test_a_mask_grows_by_a_square(by):
+    mask = np.random.default_rng(0).random((9, 14)) < 0.03
+    expected = np.zeros_like(mask)
+    for y, x in np.argwhere(mask):
+        expected[max(0, y - by) : y + by + 1, max(0, x - by) : x + by + 1] = True
+    before = mask.copy()
+    assert np.array_equal(dilated(mask, by), expected)
+    assert np.array_equal(mask, before)

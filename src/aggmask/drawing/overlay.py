@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from aggmask.geometry.cropped import Box, Crop, cropped, overlap, shared
+from aggmask.geometry.cropped import Box, Crop, cropped, dilated, overlap, shared
 from aggmask.structures import Instances
 
 # Saturated, far apart in hue and lightness, neighbors in the list most of all.
@@ -189,8 +189,8 @@ def _outline(canvas: np.ndarray, box: Box, mask: np.ndarray, color: tuple[int, i
         return
     x1, y1, x2, y2 = box
     padded = np.pad(mask, stroke)
-    inner = padded & _grown(~padded, stroke)
-    outer = ~padded & _grown(padded, max(1, stroke // 2))
+    inner = padded & dilated(~padded, stroke)
+    outer = ~padded & dilated(padded, max(1, stroke // 2))
     # The padded window may reach over the picture's border: what lies outside is cut off.
     left, top = max(0, x1 - stroke), max(0, y1 - stroke)
     part = canvas[top : y2 + stroke, left : x2 + stroke]
@@ -198,19 +198,6 @@ def _outline(canvas: np.ndarray, box: Box, mask: np.ndarray, color: tuple[int, i
     visible = np.s_[row : row + part.shape[0], column : column + part.shape[1]]
     part[outer[visible]] = np.array(color) // 4
     part[inner[visible]] = color
-
-
-def _grown(mask: np.ndarray, by: int) -> np.ndarray:
-    """(h, w) bool, dilated by a square of 2 * by + 1 pixels, in few passes: each one reaches three times as far."""
-    for _ in range(2):
-        mask, reach = mask.T, 0
-        while reach < by:
-            step = min(2 * reach + 1, by - reach)
-            grown = mask.copy()
-            grown[step:] |= mask[:-step]
-            grown[:-step] |= mask[step:]
-            mask, reach = grown, reach + step
-    return mask
 
 
 def _label(picture: Image.Image, boxes: list[Box], texts: list[str], colors: list[tuple[int, int, int]]) -> None:

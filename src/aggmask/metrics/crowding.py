@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as reference
 
+from aggmask.geometry.cropped import dilated
 from aggmask.metrics import rle
 from aggmask.metrics.ground_truth import GroundTruth
 
@@ -75,12 +76,4 @@ def _meet(first: dict[str, Any], second: dict[str, Any], boxes: dict[int, np.nda
         rle.decode(each["segmentation"]["counts"], tuple(each["segmentation"]["size"]))[window]
         for each in (first, second)
     )
-    return bool((_grown(one, gap) & other).any())
-
-
-def _grown(mask: np.ndarray, by: int) -> np.ndarray:
-    """A mask and all within `by` pixels of it, in rows and in columns."""
-    for axis in (0, 1):
-        padded = np.pad(mask, [(by, by) if a == axis else (0, 0) for a in (0, 1)])
-        mask = np.lib.stride_tricks.sliding_window_view(padded, 2 * by + 1, axis=axis).any(-1)
-    return mask
+    return bool((dilated(one, gap) & other).any())
