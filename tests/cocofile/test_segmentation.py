@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from aggmask.cocofile.segmentation import Rle, mask_of, runs_of, shape_of
+from aggmask.cocofile.segmentation import Rle, mask_of, runs_of, shape_of, shoelace
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -39,3 +39,10 @@ def test_a_mask_is_what_has_three_points():
     assert mask_of(None, 9, 9) == []
     assert mask_of(Rle((2, 3), [6]), 2, 3)["counts"] == b""
     assert coco_mask.decode(mask_of(Rle((2, 3), [1, 2, 3]), 2, 3)).tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
+def test_shoelace():
+    square = np.array([(0, 0), (10, 0), (10, 10), (0, 10)], float)
+    assert shoelace(square) == 100
+    assert shoelace(square[::-1] + 1e6) == 100
+    assert shoelace(square[:2]) == 0

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from aggmask.diagnosis.outlines import crosses_itself, holes, reach_outside, shoelace
+from aggmask.diagnosis.outlines import crosses_itself, holes, reach_outside
 from tests.data.make_coco import circle
 
 NEAR = np.roll(circle(7, 7, 3), 9, axis=0)  # starts where it is closest to (2, 2)
@@ -44,9 +44,3 @@ def test_holes():
     corner = np.array([(2, 2), (12, 2), (2, 12)], float)  # the box of the circle lies inside, the circle does not
     assert holes([corner, circle(9, 9, 2)]) == []
     assert holes([SQUARE]) == []
-
-
-def test_shoelace():
-    assert shoelace(SQUARE) == 100
-    assert shoelace(SQUARE[::-1] + 1e6) == 100
-    assert shoelace(SQUARE[:2]) == 0

@@ -80,6 +80,12 @@ def are_pairs(shape: Shape) -> bool:
     return isinstance(shape, list) and len(shape) >= 3 and all(len(part) == 2 for part in shape)
 
 
+def shoelace(points: np.ndarray) -> float:
+    """Area of a simple polygon (m, 2), square pixels."""
+    x, y = (points - points[0]).T  # so that the last one, which closes it, adds nothing
+    return float(abs(x[:-1] @ y[1:] - x[1:] @ y[:-1]) / 2)
+
+
 def runs_of(counts: str) -> np.ndarray:
     """(n,) int64 lengths of the runs of a compressed RLE; maybe negative, where it is nonsense.
 

@@ -14,7 +14,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from aggmask.cocofile.records import parse, problems_of
-from aggmask.cocofile.segmentation import Shape, are_pairs, mask_of, shape_of
+from aggmask.cocofile.segmentation import Shape, are_pairs, mask_of, shape_of, shoelace
 from aggmask.errors import UserError
 
 
@@ -117,10 +117,7 @@ class _Masks:
         """Area of the segmentation added last, pixels: of an RLE exactly, of polygons by the shoelace formula."""
         if isinstance(self._last, dict):
             return float(coco_mask.area(self._last))
-        points = [np.array(polygon).reshape(-1, 2) for polygon in self._last]
-        return float(
-            sum(abs(np.sum(p[:, 0] * np.roll(p[:, 1], -1) - np.roll(p[:, 0], -1) * p[:, 1])) / 2 for p in points)
-        )
+        return sum(shoelace(np.array(polygon).reshape(-1, 2)) for polygon in self._last)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {

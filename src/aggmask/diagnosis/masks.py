@@ -9,10 +9,10 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from aggmask.cocofile.records import Annotation, Image
-from aggmask.cocofile.segmentation import Rle, are_pairs, is_polygon, mask_of, shape_of
+from aggmask.cocofile.segmentation import Rle, are_pairs, is_polygon, mask_of, shape_of, shoelace
 from aggmask.data.raster import bitmap, clip_polygon, rasterize
 from aggmask.diagnosis.findings import Findings, Repairs
-from aggmask.diagnosis.outlines import crosses_itself, holes, reach_outside, shoelace
+from aggmask.diagnosis.outlines import crosses_itself, holes, reach_outside
 from aggmask.geometry.frame import Frame, Size
 
 _TOLERATED = 1.0  # pixels: some tools count pixels where others count their edges

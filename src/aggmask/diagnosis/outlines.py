@@ -45,12 +45,6 @@ def holes(parts: list[np.ndarray]) -> list[int]:
     return sorted({i for (i, _), found in inside.items() if found})
 
 
-def shoelace(points: np.ndarray) -> float:
-    """Area of a simple polygon (m, 2), square pixels."""
-    x, y = (points - points[0]).T  # so that the last one, which closes it, adds nothing
-    return float(abs(x[:-1] @ y[1:] - x[1:] @ y[:-1]) / 2)
-
-
 def _following(values: np.ndarray) -> np.ndarray:
     """Each row's next one; a tenth of the time of np.roll, which is most of it for so few points."""
     return np.concatenate([values[1:], values[:1]])
