@@ -125,6 +125,8 @@ class LenientFile:
 
 # Lax: tools write 3.0 or "3" for the id 3.
 _decoder = {kind: msgspec.json.Decoder(kind, strict=False) for kind in (File, _Pieces, Image, Category, Annotation)}
+_decode_top = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _KINDS = dict(zip(LISTS, (Image, Category, Annotation), strict=True))
 
 
@@ -162,10 +164,21 @@ def parse_leniently(data: bytes, source: str) -> LenientFile:
     return LenientFile(File(**records), positions, problems)
 
 
+def raw_records(data: bytes) -> dict[str, msgspec.Raw | list[msgspec.Raw]]:
+    """Whatever is in a file whose lists can be read, word for word; the lists of this format as lists of records."""
+    content = _decode_top(_without_mark(data))
+    return content | {name: _decode_list(content[name]) for name in LISTS if name in content}
+
+
+def _without_mark(data: bytes) -> bytes | memoryview:
+    """UTF-8 without the mark that some editors put before it."""
+    return memoryview(data)[3:] if data.startswith(codecs.BOM_UTF8) else data
+
+
 def _decoded(decode: Callable, data: bytes, source: str):
     try:
         _check_text(data)
-        return decode(memoryview(data)[3:] if data.startswith(b"\xef\xbb\xbf") else data)
+        return decode(_without_mark(data))
     except msgspec.ValidationError as error:
         raise UserError(
             f"{source} is not a COCO annotation file: {error}. Such a file is one JSON object with the lists `images` "

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from aggmask.cocofile.records import LISTS
+from aggmask.cocofile.records import LISTS, raw_records
 from aggmask.geometry.frame import Size
 
 Progress = Callable[[list], Iterable]  # such as tqdm
@@ -33,8 +33,6 @@ class Mended(NamedTuple):
     text: str
 
 
-_decode_top = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_head = msgspec.json.Decoder(_Head).decode
 _REFERENCES = {"images": {}, "categories": {}, "annotations": {"image_id": "images", "category_id": "categories"}}
 
@@ -47,8 +45,8 @@ def first_aid(data: bytes, size_of: SizeOf | None = None, progress: Progress = i
         size_of: None: no sizes.
         progress: put around the loop over the records of each list.
     """
-    content = _decode_top(data.removeprefix(b"\xef\xbb\xbf"))
-    records = {name: _decode_list(content[name]) for name in LISTS if name in content}
+    content = raw_records(data)
+    records = {name: content[name] for name in LISTS if name in content}
     heads = {name: [_head(record) for record in found] for name, found in records.items()}
     numbers = {name: _numbers(head.id for head in found) for name, found in heads.items()}
     mended: list[Mended] = []
@@ -62,7 +60,6 @@ def first_aid(data: bytes, size_of: SizeOf | None = None, progress: Progress = i
             except (msgspec.MsgspecError, UnicodeError, RecursionError):  # in another key: it stays a fault
                 continue
             mended += [Mended(kind, f"{name}[{position}]", text) for kind, text in told]
-        content[name] = found
     return (msgspec.json.encode(content) if mended else data), mended
 
 

@@ -6,12 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from aggmask.cocofile.records import LISTS
+from aggmask.cocofile.records import LISTS, raw_records
 from aggmask.diagnosis.structure import Examination
 from aggmask.errors import UserError
-
-_decode_top = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def repaired(examination: Examination) -> bytes:
@@ -26,13 +23,12 @@ def repaired(examination: Examination) -> bytes:
         return examination.data
     _follow_images(examination)
     # Records stay bytes, unless something in them changes: as objects they would take ten times as much memory.
-    content = _decode_top(examination.data.removeprefix(b"\xef\xbb\xbf"))
+    content = raw_records(examination.data)
     for name in LISTS:
         if name in content:
-            records = enumerate(_decode_list(content[name]))
             content[name] = [
                 _changed(record, change, f"{examination.source}: {name}[{k}]")
-                for k, record in records
+                for k, record in enumerate(content[name])
                 if (change := examination.repairs.changes.get((name, k), {})) is not None
             ]
     return msgspec.json.encode(content)
