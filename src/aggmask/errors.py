@@ -1,8 +1,16 @@
 """What a person can mend. Apart from `structures`, so that a message need not wait for torch to be imported."""
 
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """A mistake that a person can mend: the message says what was wrong, where, and what to do.
 
     Commands print the message alone, without a traceback.
     """
+
+
+def listed(values: Iterable[object], most: int = 8) -> str:
+    """The first few of them, and how many more there are."""
+    texts = [str(value) for value in values]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from aggmask.callbacks.first_non_finite import Look, look, not_finite
 from aggmask.checkpoints.non_finite import Micro, write_rank, write_state
-from aggmask.errors import UserError
+from aggmask.errors import UserError, listed
 from aggmask.structures import ImageBatch
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class NonFinite(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.skipped and trainer.is_global_zero:
-            lines = "".join(f"\n  step {s['step']}: images {_listed(s['image_ids'])}" for s in self.skipped)
+            lines = "".join(f"\n  step {s['step']}: images {listed(s['image_ids'])}" for s in self.skipped)
             log.warning("trainer.on_nan=skip: steps skipped: %d%s", len(self.skipped), lines)
 
     def _broken(self, trainer: pl.Trainer, optimizer: Optimizer) -> tuple[bool, bool]:
@@ -118,7 +118,7 @@ class NonFinite(pl.Callback):
         everyones = [i for rank in _gathered(trainer, ids) for i in rank]
         self.skipped.append({"step": trainer.global_step, "image_ids": everyones})
         if self.on_nan == "skip" and len(self.skipped) > 1 and self._in_a_row < self.patience:
-            return f"step {trainer.global_step} is not finite; images {_listed(everyones)}"
+            return f"step {trainer.global_step} is not finite; images {listed(everyones)}"
         folder = Path(trainer.default_root_dir, FOLDER)
         folder.mkdir(parents=True, exist_ok=True)
         gradients = [n for n, p in module.named_parameters() if p.grad is not None and not_finite(p.grad)]
@@ -152,11 +152,11 @@ class NonFinite(pl.Callback):
     def _message(self, trainer: pl.Trainer, folder: Path, ranks: Sequence[dict[str, Any]], everyones: list) -> str:
         suspects = [i for own in ranks for i in own["suspects"]] or everyones
         names = ranks[0]["gradients"]
-        lines = [f"step {trainer.global_step} is not finite; images {_listed(suspects)}"]
+        lines = [f"step {trainer.global_step} is not finite; images {listed(suspects)}"]
         for rank, own in enumerate(ranks):
             if own["first"]:
                 lines.append(f"  first{f' on rank {rank}' if trainer.world_size > 1 else ''}: {own['first']}")
-        lines.append(f"  gradients that are not finite: {len(names)}{f' ({_listed(names, 3)})' if names else ''}")
+        lines.append(f"  gradients that are not finite: {len(names)}{f' ({listed(names, 3)})' if names else ''}")
         lines.append(f"Run the step again: python -m aggmask.replay {shlex.quote(str(folder))}")
         if self.on_nan == "stop":
             lines.append("Leave such steps out: trainer.on_nan=skip")
@@ -201,8 +201,3 @@ def _gathered(trainer: pl.Trainer, own: Any) -> list[Any]:
     if trainer.world_size > 1:
         dist.all_gather_object(everyones, own)
     return everyones
-
-
-def _listed(names: Sequence[Any], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + more

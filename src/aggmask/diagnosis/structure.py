@@ -21,7 +21,7 @@ from aggmask.cocofile.records import LISTS, Annotation, File, Image, LenientFile
 from aggmask.diagnosis.findings import Findings, Repairs
 from aggmask.diagnosis.first_aid import Progress, SizeOf, first_aid
 from aggmask.diagnosis.masks import MaskCheck
-from aggmask.errors import UserError
+from aggmask.errors import UserError, listed
 
 _MEMORY_PER_BYTE = 4  # of a file, while it is read and checked (measured: 1.7 where polygons are long, 3.9 where short)
 
@@ -122,7 +122,7 @@ def _categories(examination: Examination, training: bool) -> None:
     if ids and (ids[0] != 1 or any(after - id > 1 for id, after in pairwise(ids))):
         text = f"{len(ids)} ids from {ids[0]} to {ids[-1]}"
         missing = [id for id in range(max(1, ids[0]), min(ids[-1], ids[0] + 1000)) if id not in set(ids)]
-        findings.add("category-gaps", "", text + (f"; not used: {_some(missing)}" if missing else ""))
+        findings.add("category-gaps", "", text + (f"; not used: {listed(missing)}" if missing else ""))
     used = {a.category_id for a in file.annotations}
     first: dict[str, int] = {}
     renamed: dict[int, int] = {}
@@ -200,8 +200,3 @@ def _image_records(examination: Examination) -> None:
 
 def _name(annotation: Annotation) -> str:
     return f"annotation {annotation.id} of image {annotation.image_id}"
-
-
-def _some(values: Iterable[object], most: int = 8) -> str:
-    values = [str(value) for value in values]
-    return ", ".join(values[:most]) + (f", ... ({len(values)})" if len(values) > most else "")

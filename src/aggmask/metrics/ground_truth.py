@@ -18,7 +18,7 @@ from typing import Any
 
 from aggmask.cocofile.reading import read
 from aggmask.cocofile.records import Annotation, parse
-from aggmask.errors import UserError
+from aggmask.errors import UserError, listed
 from aggmask.metrics import rle
 from aggmask.metrics.garbage import collector_put_off
 
@@ -57,8 +57,8 @@ def load(annotations: str | Path | dict[str, Any], category_ids: Sequence[int]) 
     categories = {category.id: category.name for category in file.categories}
     if not categories.keys() & set(category_ids):
         raise UserError(
-            f"{source} has none of the model's categories: the file lists the ids {_some(categories)}, the model "
-            f"predicts {_some(category_ids)}. Evaluate on the data set the model was trained for, or map the ids."
+            f"{source} has none of the model's categories: the file lists the ids {listed(categories)}, the model "
+            f"predicts {listed(category_ids)}. Evaluate on the data set the model was trained for, or map the ids."
         )
     sizes = {image.id: (image.height, image.width) for image in file.images}
     truth = GroundTruth(sizes, categories, _clean(file.annotations, sizes, categories, source))
@@ -79,7 +79,7 @@ def _warn(truth: GroundTruth, category_ids: Collection[int], source: str) -> Non
         )  # fmt: skip
     unknown = {a["category_id"] for a in objects} - set(category_ids)
     if unknown:
-        told = _some([f"{id} ({truth.categories[id]})" for id in sorted(unknown)])
+        told = listed([f"{id} ({truth.categories[id]})" for id in sorted(unknown)])
         log.warning("%s: categories that the model does not know count as AP 0: %s", source, told)
 
 
@@ -115,11 +115,6 @@ def _clean(
         )
     if without_mask:
         log.warning(
-            "%s: %d annotations without a mask are left out: %s", source, len(without_mask), _some(without_mask)
+            "%s: %d annotations without a mask are left out: %s", source, len(without_mask), listed(without_mask)
         )
     return cleaned
-
-
-def _some(values: Collection[Any], most: int = 5) -> str:
-    shown = ", ".join(str(value) for value in list(values)[:most])
-    return shown + (f", ... ({len(values)} in all)" if len(values) > most else "")
