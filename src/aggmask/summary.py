@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 register_resolvers()
 
-_MULTIPLE = 32  # the coarsest stride of the backbone
-
 
 def summarize(config: Mapping[str, Any], name: str) -> Summary:
     """Counts and forecast of one configuration; nothing is computed and nothing downloaded.
@@ -50,6 +48,8 @@ def summarize(config: Mapping[str, Any], name: str) -> Summary:
 
 def _checked(config: Mapping[str, Any]) -> tuple[int, int]:
     """The network's input size, rounded up to what the network takes."""
+    from aggmask.geometry.frame import CANVAS_MULTIPLE, pad_to_multiple
+
     size = config["size"]
     if not isinstance(size, list) or len(size) != 2 or any(not isinstance(s, int) or s < 1 for s in size):
         raise UserError(f"size={size}: say height and width of the network's input in pixels, as size=[800,1344]")
@@ -59,7 +59,7 @@ def _checked(config: Mapping[str, Any]) -> tuple[int, int]:
     for use, cells in config["cells"].items():
         if use not in ("training", "inference") or not isinstance(cells, int) or cells < 0:
             raise UserError(f"cells.{use}={cells}: cells.training and cells.inference are 0 or more")
-    return tuple(-(-s // _MULTIPLE) * _MULTIPLE for s in size)
+    return pad_to_multiple(tuple(size), CANVAS_MULTIPLE)
 
 
 def _beside(cfg: DictConfig) -> DictConfig:

@@ -12,9 +12,8 @@ import torch
 from pytorch_lightning.callbacks import WeightAveraging
 
 from aggmask.accounting.memory import kept_for_backward, on_meta
-from aggmask.data.coco import CANVAS_MULTIPLE
 from aggmask.data.transforms import LargeScaleJitter
-from aggmask.geometry.frame import Size, fit_within, pad_to_multiple
+from aggmask.geometry.frame import CANVAS_MULTIPLE, Size, fit_within, pad_to_multiple
 
 log = logging.getLogger(__name__)
 _MIB = 2**20

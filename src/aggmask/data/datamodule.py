@@ -21,7 +21,7 @@ import torch
 from filelock import FileLock
 from torch.utils.data import DataLoader, Sampler
 
-from aggmask.data.coco import CANVAS_MULTIPLE, CocoInstances, collate
+from aggmask.data.coco import CocoInstances, collate
 from aggmask.data.copy_paste import CopyPaste
 from aggmask.data.decode import CHANNELS, Exif
 from aggmask.data.depth import as_range
@@ -34,7 +34,7 @@ from aggmask.data.storage import open_storage
 from aggmask.data.transforms import ColorJitter, LargeScaleJitter, Resize
 from aggmask.data.workers import leave_signals
 from aggmask.errors import UserError
-from aggmask.geometry.frame import fit_within, pad_to_multiple
+from aggmask.geometry.frame import CANVAS_MULTIPLE, fit_within, pad_to_multiple
 from aggmask.structures import Category, ImageBatch
 
 _MAX_WORKERS = 8

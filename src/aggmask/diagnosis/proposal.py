@@ -18,11 +18,12 @@ import torch
 from aggmask.data.index import AnnotationIndex
 from aggmask.data.transforms import Resize
 from aggmask.diagnosis.coverage import Coverage, Population, cover
+from aggmask.geometry.frame import CANVAS_MULTIPLE
 from aggmask.geometry.grid import make_levels
 from aggmask.supervision.assign import Assigner
 
 _SMALLEST, _SMALL_SHARE = 16, 0.05  # pixels of the network's input; share of objects that may be smaller
-_LARGEST_INPUT, _DETAILED_INPUT, _MULTIPLE = 1024, 384, 32
+_LARGEST_INPUT, _DETAILED_INPUT = 1024, 384
 _NEAR = 1.25  # a size that is no more than this off is left as it is
 _GRIDS = (12, 16, 20, 24, 28, 32, 36, 40, 48, 56, 64)
 _CELLS_AN_OBJECT, _PLENTY = 4, 40  # a cell is a quarter of the usual object, but no level needs more than 40 for that
@@ -91,7 +92,7 @@ def input_size(index: AnnotationIndex, images: np.ndarray, now: Resize) -> Resiz
 
 
 def _rounded(pixels: float) -> int:
-    return max(1, round(pixels / _MULTIPLE)) * _MULTIPLE
+    return max(1, round(pixels / CANVAS_MULTIPLE)) * CANVAS_MULTIPLE
 
 
 def propose(population: Population, resize: Resize, assigner: Assigner, now: Resize) -> tuple[Proposal, Coverage]:

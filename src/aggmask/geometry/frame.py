@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Size = tuple[int, int]  # (height, width)
+CANVAS_MULTIPLE = 32  # of which the sides of a canvas are multiples: the coarsest stride of the backbone
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ import torch
 
 from aggmask.accounting.flops import count
 from aggmask.assembly.build import build
-from aggmask.data.coco import CANVAS_MULTIPLE
-from aggmask.geometry.frame import pad_to_multiple
+from aggmask.geometry.frame import CANVAS_MULTIPLE, pad_to_multiple
 from aggmask.reporting.runs import Run
 from aggmask.reporting.variants import Variant
 
