@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from aggmask.geometry.grid import PYRAMID_STRIDES
 from aggmask.model.head import Head
 from aggmask.model.representation.constant import ConstantBank
 from aggmask.model.segmenter import Segmenter
@@ -39,7 +40,7 @@ class Part:
 class MapSizes:
     """Pixels of the maps of one image."""
 
-    pyramid: int  # P2, stride 4
+    pyramid: int  # P2
     features: tuple[int, ...]  # per level, the level's own features
     masks: tuple[int, ...]  # per level, its masks
 
@@ -51,7 +52,7 @@ def map_sizes(head: Head, size: tuple[int, int]) -> MapSizes:
         return -(-size[0] // stride) * -(-size[1] // stride)
 
     masks = tuple(pixels(head.bank.mask_stride(level)) for level in head.levels)
-    return MapSizes(pixels(4), tuple(pixels(level.stride) for level in head.levels), masks)
+    return MapSizes(pixels(PYRAMID_STRIDES[0]), tuple(pixels(level.stride) for level in head.levels), masks)
 
 
 def count(segmenter: Segmenter, size: tuple[int, int]) -> list[Part]:

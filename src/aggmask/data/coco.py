@@ -24,9 +24,9 @@ from aggmask.data.storage import Storage
 from aggmask.data.transforms import ColorJitter, apply_frame
 from aggmask.geometry.cropped import CroppedMasks
 from aggmask.geometry.frame import CANVAS_MULTIPLE, Frame, Size, pad_to_multiple
+from aggmask.geometry.grid import MASK_STRIDE
 from aggmask.structures import ImageBatch, Instances, Objects
 
-MASK_STRIDE = 4  # the finest output stride of any head; coarser masks are averaged from it
 _SOURCE, _PASTE = 1, 2  # what randomness is for, beside the transforms of an image
 ChooseFrame = Callable[[Size, np.random.Generator, "int | None"], Frame]
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from aggmask.decoding.matrix_nms import Decay, matrix_decay
 from aggmask.errors import UserError
 from aggmask.geometry.frame import Frame
+from aggmask.geometry.grid import MASK_STRIDE
 from aggmask.structures import Category, Cells, Detections, Instances, LevelOutput
 
-_STRIDE = 4  # of the masks that Matrix NMS compares
 _TILE = 8  # cells that are aggregated together at least
 _RETURN_BYTES = 13  # of a pixel on its way to the original image: twice a float, a copy of one, and a bool
 
@@ -105,7 +105,7 @@ class Decoder:
     ) -> Detections:
         """What enters Matrix NMS: the best `nms_pre` of one image, by falling score (category score * maskness)."""
         empty = torch.zeros(0, dtype=torch.long, device=peaks[0].device)
-        size = canvas[0] // _STRIDE, canvas[1] // _STRIDE
+        size = canvas[0] // MASK_STRIDE, canvas[1] // MASK_STRIDE
         seen = [Detections(empty.float(), empty, peaks[0].new_zeros((0, *size)), empty, empty)]
         for number, (output, scores) in enumerate(zip(outputs, peaks, strict=True)):
             scores = scores[image].flatten(1).T  # (S*S, classes)

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aggmask.data.coco import MASK_STRIDE
 from aggmask.data.index import AnnotationIndex, ImageAnnotations
 from aggmask.data.raster import rasterize
 from aggmask.data.transforms import Resize
 from aggmask.diagnosis.structure import Progress
 from aggmask.geometry.frame import CANVAS_MULTIPLE, Frame, pad_to_multiple
+from aggmask.geometry.grid import MASK_STRIDE
 from aggmask.structures import GridLevel, Objects, joined
 from aggmask.supervision.assign import Assigner
 

@@ -12,6 +12,7 @@ from aggmask.structures import GridLevel
 
 PYRAMID_STRIDES = (4, 8, 16, 32, 64)  # of P2..P6
 LEVEL_STRIDES = (8, 16, 32)  # which divide a canvas, so that a level's masks and its targets have one size
+MASK_STRIDE = PYRAMID_STRIDES[0]  # of the finest masks of any head, and of those that are compared
 
 
 def make_levels(rows: Sequence[Mapping], interpolation_stride: int = 1) -> list[GridLevel]:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aggmask.geometry.grid import PYRAMID_STRIDES
 from aggmask.model.aggregation.first_layer import FirstLayer
 from aggmask.model.category import CategoryBranch
 from aggmask.model.representation.kernels import KernelBank
@@ -99,7 +100,8 @@ class Head(nn.Module):
     def at_levels(self, pyramid: Sequence[Tensor]) -> list[Tensor]:
         """Each level's pyramid map at the level's own stride: P2 is halved, P6 enlarged to P5's size."""
         height, width = pyramid[0].shape[-2:]
-        sizes = [(-(-height * 4 // v.stride), -(-width * 4 // v.stride)) for v in self.levels]
+        finest = PYRAMID_STRIDES[0]
+        sizes = [(-(-height * finest // v.stride), -(-width * finest // v.stride)) for v in self.levels]
         return [
             m if m.shape[-2:] == size else F.interpolate(m, size=size, mode="bilinear")
             for m, size in zip(pyramid, sizes, strict=False)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aggmask.errors import UserError
-from aggmask.geometry.grid import coordinate_channels
+from aggmask.geometry.grid import MASK_STRIDE, coordinate_channels
 from aggmask.model.representation.kernels import KernelBank
 from aggmask.model.representation.mask_features import PYRAMID_MAPS, MaskFeatures
 from aggmask.model.tower import conv_tower, init_conv
@@ -60,7 +60,7 @@ class PredictedBank(nn.Module):
 
     def mask_stride(self, level: GridLevel) -> int:
         """Network pixels per pixel of the level's masks."""
-        return 4
+        return MASK_STRIDE
 
     def forward(self, features: Sequence[Tensor], pyramid: Sequence[Tensor]) -> list[KernelBank]:
         """Per level (B, C, h, w) features, and P2..P5 -> each level's kernels over the same map."""
