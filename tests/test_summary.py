@@ -27,6 +27,11 @@ def test_every_key_changes_something(key):
     assert render([summary_of("solo_r50_agg", key)]) != render([summary_of("solo_r50_agg")])
 
 
+def test_an_optimizer_without_momentum_keeps_nothing():
+    published, plainly = (summary_of("solo_r50", *more).memory for more in ([], ["optim.optimizer.momentum=0"]))
+    assert published.training_state == 2 * plainly.training_state
+
+
 def test_two_models_side_by_side(monkeypatch, capsys):
     arguments = ["experiment=solo_r50", "beside=solo_r50_agg", "size=[60,64]", "model.fpn_channels=64"]
     status, said = command(monkeypatch, capsys, summary, *arguments)

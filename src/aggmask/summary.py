@@ -33,6 +33,7 @@ def summarize(config: Mapping[str, Any], name: str) -> Summary:
     from aggmask.accounting.memory import forecast
     from aggmask.accounting.table import Summary
     from aggmask.assembly.build import build
+    from aggmask.assembly.memory_check import states_of
 
     size = _checked(config)
     model = {**config["model"], "backbone": {**config["model"]["backbone"], "pretrained": False, "weights": None}}
@@ -40,7 +41,7 @@ def summarize(config: Mapping[str, Any], name: str) -> Summary:
         segmenter = build({**model, "compile": None}, num_classes=config["classes"])
     levels = len(segmenter.head.levels)
     training, candidates = ([config["cells"][use] / levels] * levels for use in ("training", "inference"))
-    kept = 2 if "Adam" in config["optim"]["optimizer"]["_target_"] else 1
+    kept = states_of(build(config["optim"]["optimizer"])(segmenter.parameters(), lr=1.0))
     gpu = torch.device("cuda")  # which trains such models
     memory = forecast(segmenter, size, config["batch"], training, candidates, kept, build(config["decoder"]), gpu)
     return Summary(name, count(segmenter, size), memory, training, candidates)

@@ -65,7 +65,7 @@ def forecast(
         batch: images.
         training_cells: positive cells of one image on each level.
         candidates: candidate cells of one image on each level.
-        state_tensors: numbers that the optimizer keeps for each weight: 1 for SGD with momentum, 2 for Adam.
+        state_tensors: numbers that the optimizer keeps for each weight: 0 for SGD, 1 with momentum, 2 for Adam.
         decoder: whose budget says how many cells are aggregated at once.
         device: that will train, see `kept_for_backward`.
     """
