@@ -16,8 +16,7 @@ from pycocotools import mask as reference
 from torch import Tensor
 
 from aggmask.cocofile.segmentation import mask_of, shape_of
-
-Size = tuple[int, int]  # (height, width)
+from aggmask.geometry.frame import Size
 
 
 def encode(masks: Tensor) -> list[bytes]:
