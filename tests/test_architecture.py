@@ -17,6 +17,7 @@ ROOMS = {
     "errors": 0,
     "files": 1,
     "signals": 0,
+    "memory": 0,
     "geometry": 1,
     "cocofile": 1,  # the annotation format, for whoever reads it: index, metric, doctor
     "data": 2,

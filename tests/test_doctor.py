@@ -87,7 +87,7 @@ def test_no_annotation_file_at_all_is_a_fault(run, tmp_path, data):
 
 
 def test_one_too_large_for_the_memory_is_not_read(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(structure, "memory_left", lambda: 600.0)
+    monkeypatch.setattr(structure, "free_bytes", lambda: 600)
     status, said = run(*place(tmp_path / "mine", file()))
     assert status == 1
     assert "do not fit into memory" in said

@@ -1,4 +1,4 @@
-"""What is free, by hand; what is needed, part by part; who is warned."""
+"""What is free; what is needed, part by part; who is warned."""
 
 import logging
 import re
@@ -11,12 +11,10 @@ from aggmask.accounting.memory import on_meta
 from aggmask.assembly import memory_check
 from aggmask.assembly.build import build, build_module, make_recipe
 from aggmask.assembly.config import plain
-from aggmask.assembly.memory_check import free_bytes, largest_canvas, needed_bytes, states_of
+from aggmask.assembly.memory_check import free_on, largest_canvas, needed_bytes, states_of
 from aggmask.callbacks.ema import EMA
 from tests.data.make_coco import make_coco
 from tests.runs import SMALL, composed, small_run
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -24,58 +22,9 @@ def coco(tmp_path_factory):
     return make_coco(tmp_path_factory.mktemp("coco"), images=4, val_images=1)
 
 
-def write(root, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-
-
-MACHINE = {"proc/meminfo": "MemTotal: 999 kB\nMemFree: 5 kB\nMemAvailable:     100 kB\n"}
-
-
-@pytest.mark.parametrize(
-    ("groups", "expected"),
-    [
-        ({"proc/self/cgroup": "0::/\n"}, 100 * 1024),
-        (  # version 2: the job's parent is the tighter one
-            {
-                "proc/self/cgroup": "0::/job/step\n",
-                "sys/fs/cgroup/job/step/memory.max": "max\n",
-                "sys/fs/cgroup/job/memory.max": "50000\n",
-                "sys/fs/cgroup/job/memory.current": "30000\n",
-                "sys/fs/cgroup/job/memory.stat": "anon 20000\ninactive_file 10000\n",
-            },
-            30000,
-        ),
-        (  # version 1, as containers see it: at the top of what is mounted
-            {
-                "proc/self/cgroup": "9:cpu:/x\n4:memory:/docker/1\n",
-                "sys/fs/cgroup/memory/memory.limit_in_bytes": "40000\n",
-                "sys/fs/cgroup/memory/memory.usage_in_bytes": "41000\n",
-                "sys/fs/cgroup/memory/memory.stat": "total_inactive_file 0\n",
-            },
-            0,
-        ),
-        (
-            {
-                "proc/self/cgroup": "4:memory:/\n",
-                "sys/fs/cgroup/memory/memory.limit_in_bytes": f"{2**63 - 4096}\n",
-                "sys/fs/cgroup/memory/memory.usage_in_bytes": "41000\n",
-                "sys/fs/cgroup/memory/memory.stat": "total_inactive_file 0\n",
-            },
-            100 * 1024,
-        ),
-    ],
-)
-def test_free_memory_of_a_cpu(groups, expected, tmp_path):
-    write(tmp_path, MACHINE | groups)
-    assert free_bytes(CPU, tmp_path) == expected
-
-
-def test_where_nobody_says_what_is_free(tmp_path):
-    assert free_bytes(CPU, tmp_path) is None
-    assert free_bytes(torch.device("meta")) is None
-    assert free_bytes(CPU) > 2**20  # of this machine
+def test_what_is_free_on_a_device():
+    assert free_on(torch.device("cpu")) > 2**20  # of this machine
+    assert free_on(torch.device("meta")) is None
 
 
 def test_states_of_optimizers():
@@ -125,7 +74,7 @@ def test_the_largest_image_as_the_network_sees_it(coco):
 
 @pytest.mark.parametrize("free", [2**20, 2**50])
 def test_a_training_that_does_not_fit_is_warned_before_its_first_step(free, coco, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(memory_check, "free_bytes", lambda device: free)
+    monkeypatch.setattr(memory_check, "free_on", lambda device: free)
     settings = ["data.batch_size=3", "trainer.limit_val_batches=0", "trainer.limit_train_batches=1"]
     with caplog.at_level(logging.WARNING):
         small_run("solo_r50_agg", coco, tmp_path, *settings, forecasts_memory=True)

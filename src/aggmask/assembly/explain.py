@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from aggmask.assembly.config import suggest
 from aggmask.errors import UserError
 from aggmask.files import disk_fault
+from aggmask.memory import free_bytes
 
 _NO_COMPILER = ("InvalidCxxCompiler", "Failed to find C compiler")  # what inductor and Triton say
 # What torch says when a process that loads data has ended, or cannot hand over what it loaded.
@@ -56,8 +56,8 @@ def _disk(error: BaseException | None) -> str | None:
 
 def _dead_worker(said: str) -> str:
     memory = []
-    if (free := _free_memory()) is not None:
-        memory.append(f"{free:.0f} MB of RAM are free")
+    if (free := free_bytes()) is not None:
+        memory.append(f"{free / 2**20:.0f} MB of RAM are free")
     if _SHARED.is_dir():
         disk = shutil.disk_usage(_SHARED)
         memory.append(f"{disk.free / 2**20:.0f} of {disk.total / 2**20:.0f} MB in {_SHARED}")
@@ -78,14 +78,6 @@ def _unlike_pair() -> str:
         "of different releases, or from different places. Install both anew by one command: pip install --upgrade "
         "--force-reinstall torch torchvision (with the --index-url that torch came from, if it had one)"
     )
-
-
-def _free_memory() -> float | None:
-    """MiB that programs may still take; None where the system does not say."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 def _readable(chain: list[BaseException]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,6 +13,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from aggmask.accounting.memory import kept_for_backward, on_meta
 from aggmask.data.transforms import LargeScaleJitter
 from aggmask.geometry.frame import CANVAS_MULTIPLE, Size, fit_within, pad_to_multiple
+from aggmask.memory import free_bytes
 
 log = logging.getLogger(__name__)
 _MIB = 2**20
@@ -40,7 +40,7 @@ class MemoryCheck(pl.Callback):
         if pl_module.hparams["model"].get("compile"):
             log.debug("no forecast of memory: a compiler decides what is kept")
             return
-        free = free_bytes(pl_module.device)
+        free = free_on(pl_module.device)
         if free is None:
             log.debug("no forecast of memory: %s does not say what is free", pl_module.device)
             return
@@ -97,42 +97,12 @@ def largest_canvas(data: pl.LightningDataModule) -> Size:
     return max((pad_to_multiple(size, CANVAS_MULTIPLE) for size in scaled), key=lambda size: size[0] * size[1])
 
 
-def free_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
-    """Memory that this process may still take; None: nobody says.
-
-    On a CPU the least of what the machine has available and what the process's control groups leave it.
-
-    Args:
-        root: where /proc and /sys are.
-    """
+def free_on(device: torch.device) -> int | None:
+    """Memory of a device that this process may still take; None: nobody says."""
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    if device.type != "cpu" or not (root / "proc/meminfo").is_file():
-        return None
-    lines = dict(line.split(":", 1) for line in (root / "proc/meminfo").read_text().splitlines())
-    return min([int(lines["MemAvailable"].split()[0]) * 1024, *_left_by_groups(root)])
-
-
-def _left_by_groups(root: Path) -> list[int]:
-    """What each control group of this process (version 1 or 2) leaves; pages of files can be given back."""
-    left = []
-    for line in (root / "proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            base, limit, used, files = "", "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            base, limit, used, files = "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
-        else:
-            continue
-        top = root / "sys/fs/cgroup" / base
-        place = top / path.lstrip("/")
-        for folder in (place, *(p for p in place.parents if p.is_relative_to(top))):
-            if (folder / limit).is_file() and (text := (folder / limit).read_text().strip()) != "max":
-                statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                taken = int((folder / used).read_text()) - int(statistics.get(files, 0))
-                left.append(max(0, int(text) - taken))
-    return left
+    return free_bytes() if device.type == "cpu" else None
 
 
 def _half(images: int, batches: int) -> str:

@@ -7,12 +7,10 @@ reading only goes on after a fault. What those two take silently but nobody can 
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 
 import fsspec
 
@@ -22,6 +20,7 @@ from aggmask.diagnosis.findings import Findings, Repairs
 from aggmask.diagnosis.first_aid import Progress, SizeOf, first_aid
 from aggmask.diagnosis.masks import MaskCheck
 from aggmask.errors import UserError, listed
+from aggmask.memory import free_bytes
 
 _MEMORY_PER_BYTE = 4  # of a file, while it is read and checked (measured: 1.7 where polygons are long, 3.9 where short)
 
@@ -62,7 +61,8 @@ def examine_file(
     """
     with readable(source), fsspec.open(source, "rb") as file:
         size = file.seek(0, os.SEEK_END)
-        if (needed := size * _MEMORY_PER_BYTE) > (free := memory_left()):
+        needed, free = size * _MEMORY_PER_BYTE, free_bytes()
+        if free is not None and needed > free:
             examination = Examination(source, b"")
             text = f"{size / 1e9:.2f} GB take about {needed / 1e9:.2f} GB to be read; {free / 1e9:.2f} GB are free"
             examination.findings.add("too-large", source, text)
@@ -92,15 +92,6 @@ def examine(
     _image_records(examination)
     _annotations(examination, progress)
     return examination
-
-
-def memory_left() -> float:
-    """Bytes that a program may still take; infinite where the system does not tell."""
-    try:
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
-    except OSError:
-        found = None
-    return 1024.0 * int(found[1]) if found else float("inf")
 
 
 def _problems(examination: Examination) -> None:
