@@ -16,12 +16,12 @@ from typing import IO, Any
 from aggmask.launcher.job import PARENT
 from aggmask.launcher.ledger import Job
 from aggmask.launcher.resources import (
+    checked_gpus,
     environment,
     gpus_at_hand,
     gpus_needed,
     granted,
     refuse_nodes,
-    there,
     without_ranks,
 )
 
@@ -65,7 +65,7 @@ class Processes:
 
     def __init__(self, module: str, n_jobs: int = 1, gpus: Sequence[int | str] | None = ()) -> None:
         self.module, self.n_jobs = module, n_jobs
-        self.gpus = gpus_at_hand() if gpus is None else there(gpus)
+        self.gpus = gpus_at_hand() if gpus is None else checked_gpus(gpus)
 
     def check(self, job: Job) -> None:
         refuse_nodes(job.config["trainer"], "processes")

@@ -29,7 +29,7 @@ def gpus_at_hand() -> list[str]:
     return named.split(",")[:count] if named else [str(number) for number in range(count)]
 
 
-def there(gpus: Sequence[int | str]) -> list[str]:
+def checked_gpus(gpus: Sequence[int | str]) -> list[str]:
     """Names of the GPUs that jobs are to share. Numbers are looked up; others (GPU-..., MIG-...) are taken as they are.
 
     Raises:
