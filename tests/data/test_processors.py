@@ -3,17 +3,17 @@ import os
 import pytest
 
 from aggmask.data.datamodule import CocoDataModule
-from aggmask.data.processors import SHARE, processors, share
+from aggmask.data.processors import SHARE, processor_share, processors
 
 
 def test_all_processors_of_this_process(monkeypatch):
     monkeypatch.delenv(SHARE, raising=False)
     if hasattr(os, "sched_getaffinity"):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 5, 7})
-        assert processors() == share() == 3
+        assert processors() == processor_share() == 3
         monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert processors() == share() == 6
+    assert processors() == processor_share() == 6
 
 
 @pytest.mark.parametrize(("said", "workers"), [("3", 3), ("64", 8), ("1", 1)])

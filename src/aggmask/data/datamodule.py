@@ -27,7 +27,7 @@ from aggmask.data.decode import CHANNELS, Exif
 from aggmask.data.depth import as_range
 from aggmask.data.index import AnnotationIndex
 from aggmask.data.places import Source, Split, existing, is_found, require
-from aggmask.data.processors import share
+from aggmask.data.processors import processor_share
 from aggmask.data.sampler import EvaluationBatches, TrainingBatches
 from aggmask.data.skipping import SkippingInstances
 from aggmask.data.storage import open_storage
@@ -303,7 +303,7 @@ class CocoDataModule(pl.LightningDataModule):
 
 
 def _workers() -> int:
-    return min(share(), _MAX_WORKERS)
+    return min(processor_share(), _MAX_WORKERS)
 
 
 def _build(name: str, kind: type, arguments: Mapping[str, Any]) -> Any:

@@ -12,7 +12,7 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def share() -> int:
+def processor_share() -> int:
     """Those that this rank should be content with: what the environment says, else all."""
     return int(os.environ.get(SHARE) or processors())
 
