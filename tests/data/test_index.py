@@ -70,7 +70,7 @@ def test_images(file):
     assert (index.image_ids.dtype, index.sizes.dtype) == (np.int64, np.int32)
     assert [index.file_name(i) for i in range(3)] == ["two.jpg", "empty.jpg", "straße/ü b.jpg"]
     assert index.categories == [Category(1, "cat"), Category(9, "dog")]
-    assert index.told == {"without a usable mask were left out": 1}
+    assert index.deviations == {"without a usable mask were left out": 1}
 
 
 def test_annotations(file):

@@ -79,7 +79,7 @@ class AnnotationIndex:
         with readable(source):
             fingerprint = _fingerprint(source)
         if folder := _stamped_folder(roots, source, fingerprint):
-            return cls(folder)._tell(called)
+            return cls(folder)._warn_of_deviations(called)
         data = read(source)
         key = hashlib.blake2b(data, digest_size=16).hexdigest()
         name = f"{Path(source.partition('?')[0]).stem}-{key}-v{FORMAT}"
@@ -89,12 +89,12 @@ class AnnotationIndex:
             del data
             folder = _store(arrays, facts, roots, name)
         _write_stamp(folder, source, fingerprint)
-        return cls(folder)._tell(called)
+        return cls(folder)._warn_of_deviations(called)
 
-    def _tell(self, called: str) -> AnnotationIndex:
+    def _warn_of_deviations(self, called: str) -> AnnotationIndex:
         """Say what is done otherwise than the file says: each time, not only when the arrays are made."""
-        if self.told and global_rank() == 0:
-            told = "; ".join(f"{count} annotations {what}" for what, count in self.told.items())
+        if self.deviations and global_rank() == 0:
+            told = "; ".join(f"{count} annotations {what}" for what, count in self.deviations.items())
             _logger.warning("%s: %s. python -m aggmask.doctor names them", called, told)
         return self
 
@@ -120,7 +120,7 @@ class AnnotationIndex:
         return [category for label, category in enumerate(self.categories) if label not in labels]
 
     @property
-    def told(self) -> dict[str, int]:
+    def deviations(self) -> dict[str, int]:
         """What is done otherwise than the file says, in words, and with how many annotations."""
         return self._facts["told"]
 
