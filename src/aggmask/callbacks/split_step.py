@@ -63,7 +63,7 @@ class Step:
             self._loss = sum(losses.values())
             return {name: value.detach() for name, value in losses.items()}
         except RuntimeError as error:
-            self._look(error)
+            self._raise_unless_oom(error)
         self._scale = scale
         self._gradients, values = self._in_pieces(self._parameters, torch.tensor(scale))
         return values
@@ -95,13 +95,13 @@ class Step:
         except RuntimeError as error:
             if not missing:
                 raise
-            self._look(error)
+            self._raise_unless_oom(error)
         finally:
             for handle in handles:
                 handle.remove()
         return list(missing)
 
-    def _look(self, error: RuntimeError) -> None:
+    def _raise_unless_oom(self, error: RuntimeError) -> None:
         """Raise again what more memory would not mend."""
         if not self._split or not is_out_of_memory(error):
             raise error
@@ -136,7 +136,7 @@ class Step:
             gradients = torch.autograd.grad(loss, parameters, factor.to(loss), allow_unused=True)
             return gradients, {name: value.detach() for name, value in losses.items()}
         except RuntimeError as error:
-            self._look(error)
+            self._raise_unless_oom(error)
         return None
 
 
