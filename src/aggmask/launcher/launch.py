@@ -82,7 +82,7 @@ class Launch:
             composed = self._freeze(all_overrides, first, before)
             unique = {c.job.folder: c.job for c in composed}
             others = [job for job in before if job.folder not in unique]
-            if not self._first or _asked(arguments) != _asked(self.ledger.sweep["arguments"]):
+            if not self._first or _job_arguments(arguments) != _job_arguments(self.ledger.sweep["arguments"]):
                 others = []  # jobs that an earlier resume added are gone on with where nothing else is asked for
             self._first = False
             jobs = sorted([*unique.values(), *others], key=lambda job: job.number)
@@ -195,7 +195,7 @@ def _refuse_shared_folders(jobs: Iterable[Job]) -> None:
             )
 
 
-def _asked(arguments: Sequence[str]) -> set[str]:
+def _job_arguments(arguments: Sequence[str]) -> set[str]:
     """The arguments that decide which jobs there are: a sweeper's own too, such as a list of jobs."""
     sweepers = {argument for argument in arguments if argument.startswith(("hydra.sweeper.", "hydra/sweeper="))}
     return {*key_of(arguments), *sweepers}
