@@ -52,10 +52,10 @@ class Cells:
 class MaskField(Protocol):
     """What a head knows about the masks of one level, without having painted any."""
 
-    maps_per_cell: float  # floats for a pixel of an asked cell's mask that are held at once, at most
+    maps_per_cell: float  # (H, W) maps of an asked cell that are held at once, at most
 
     def at(self, cells: Cells) -> Tensor:
-        """Mask logits (K, H, W) of the asked cells."""
+        """K cells, their images ascending -> (K, H, W) mask logits."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class LevelOutput:
     level: GridLevel
     mask_stride: int  # network pixels per pixel of the field's masks
     logits: Tensor  # (B, classes, S, S) category logits
-    field: MaskField  # ask it for masks
+    field: MaskField  # ask it for masks, of cells whose images ascend
 
 
 @dataclass(frozen=True)

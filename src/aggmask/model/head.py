@@ -23,7 +23,7 @@ from aggmask.structures import Cells, GridLevel, LevelOutput
 class Rule(Protocol):
     """How the representations around a cell become its mask, on one level."""
 
-    maps_per_cell: float  # (H, W) maps of an asked cell that are held at once, at most
+    maps_per_cell: float  # see `MaskField`
 
     def neighbors(self, cells: Cells) -> Tensor:
         """K cells -> (K, N, 2) places on the mask grid; float where they may lie between cells."""
@@ -44,7 +44,7 @@ class NeighborField:
 
     @property
     def maps_per_cell(self) -> float:
-        """(H, W) maps of an asked cell that are held at once, at most."""
+        """See `MaskField`."""
         return self.rule.maps_per_cell
 
     def at(self, cells: Cells) -> Tensor:
