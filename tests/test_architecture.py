@@ -15,6 +15,7 @@ SOURCES = Path(aggmask.__file__).parent
 ROOMS = {
     "structures": 0,
     "errors": 0,
+    "depth": 1,  # the scale of pictures with more than 8 bits, for whoever reads or shows one
     "files": 1,
     "signals": 0,
     "memory": 0,

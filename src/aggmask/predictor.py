@@ -12,9 +12,9 @@ from torch import Tensor
 
 from aggmask.data.coco import collate
 from aggmask.data.decode import decode_image, pixels_of
-from aggmask.data.depth import Range
 from aggmask.data.transforms import Resize, apply_frame
 from aggmask.decoding.decode import Decoder, as_instances
+from aggmask.depth import Range
 from aggmask.errors import UserError
 from aggmask.model.segmenter import Segmenter
 from aggmask.structures import Category, ImageBatch, Instances, LevelOutput

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from aggmask.data import decode as decode_module
 from aggmask.data.decode import decode_image, largest_value, pixels_of, size_of
-from aggmask.data.depth import as_range
+from aggmask.depth import as_range
 from aggmask.errors import UserError
 
 rng = np.random.default_rng(0)

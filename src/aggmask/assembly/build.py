@@ -23,8 +23,8 @@ from aggmask.callbacks.non_finite import NonFinite
 from aggmask.callbacks.split_step import OutOfMemory
 from aggmask.callbacks.sync_norms import SyncNorms
 from aggmask.checkpoints.reading import read_file
-from aggmask.data.depth import as_range
 from aggmask.data.transforms import Resize
+from aggmask.depth import as_range
 from aggmask.errors import UserError
 from aggmask.lit_module import SegmentationModule
 from aggmask.predictor import Predictor

@@ -16,12 +16,12 @@ from torch.utils.data import Dataset
 
 from aggmask.data.copy_paste import CopyPaste, Framed, paste, pasting_frame
 from aggmask.data.decode import Exif, decode_image
-from aggmask.data.depth import Range
 from aggmask.data.index import AnnotationIndex
 from aggmask.data.raster import Segmentation, bitmap, rasterize
 from aggmask.data.sampler import Sample
 from aggmask.data.storage import Storage
 from aggmask.data.transforms import ColorJitter, apply_frame
+from aggmask.depth import Range
 from aggmask.geometry.cropped import CroppedMasks
 from aggmask.geometry.frame import CANVAS_MULTIPLE, Frame, Size, pad_to_multiple
 from aggmask.geometry.grid import MASK_STRIDE

@@ -24,7 +24,6 @@ from torch.utils.data import DataLoader, Sampler
 from aggmask.data.coco import CocoInstances, collate
 from aggmask.data.copy_paste import CopyPaste
 from aggmask.data.decode import CHANNELS, Exif
-from aggmask.data.depth import as_range
 from aggmask.data.index import AnnotationIndex
 from aggmask.data.places import Source, Split, existing, is_found, require
 from aggmask.data.processors import processor_share
@@ -33,6 +32,7 @@ from aggmask.data.skipping import SkippingInstances
 from aggmask.data.storage import open_storage
 from aggmask.data.transforms import ColorJitter, LargeScaleJitter, Resize
 from aggmask.data.workers import leave_signals
+from aggmask.depth import as_range
 from aggmask.errors import UserError
 from aggmask.geometry.frame import CANVAS_MULTIPLE, fit_within, pad_to_multiple
 from aggmask.structures import Category, ImageBatch

@@ -17,7 +17,7 @@ import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from aggmask.cocofile.records import MAX_PIXELS
-from aggmask.data.depth import WHITE, Range, UnknownScale, eight_bits, largest_share, too_dark
+from aggmask.depth import WHITE, Range, UnknownScale, eight_bits, largest_share, too_dark
 from aggmask.errors import UserError
 
 Exif = Literal["auto", "apply", "ignore"]

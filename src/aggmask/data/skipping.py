@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 
 from aggmask.data.coco import CocoInstances
-from aggmask.data.depth import UnknownScale
 from aggmask.data.sampler import Sample
+from aggmask.depth import UnknownScale
 from aggmask.errors import UserError
 from aggmask.structures import ImageBatch
 

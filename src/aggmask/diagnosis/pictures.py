@@ -11,8 +11,8 @@ import msgspec
 
 from aggmask.cocofile.records import Image
 from aggmask.data.decode import Exif, decode_image, largest_value, orientation_of, size_of
-from aggmask.data.depth import Range, UnknownScale, too_dark
 from aggmask.data.storage import Storage
+from aggmask.depth import Range, UnknownScale, too_dark
 from aggmask.diagnosis.structure import Examination, Progress
 from aggmask.errors import UserError
 from aggmask.geometry.frame import Size
