@@ -65,6 +65,12 @@ def eight_bits(values: np.ndarray, value_range: Range | None = None) -> np.ndarr
     return (values if values.max() <= 255 else (values.astype(np.int32) + 128) // 257).astype(np.uint8)
 
 
+def shallow(image: Image.Image, value_range: Range | None = None) -> Image.Image:
+    """A Pillow picture, of 8 bits where it has more; see `eight_bits`."""
+    deep = image.mode == "F" or image.mode.startswith("I")
+    return Image.fromarray(eight_bits(np.asarray(image), value_range)) if deep else image
+
+
 def largest_share(image: Image.Image, value_range: Range | None = None) -> float | None:
     """Largest value of a picture that has just been opened, as a share of white; None where 8 bits hold it."""
     low, high = value_range or (0, 1 if image.mode == "F" else WHITE)

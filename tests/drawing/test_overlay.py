@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from aggmask.data.decode import decode_image
 from aggmask.drawing import overlay
 from aggmask.drawing.overlay import OPACITY, PALETTE, beside, contact_sheet, draw
 from aggmask.geometry.cropped import overlap
@@ -60,6 +61,23 @@ def test_kinds_of_images_give_the_same_picture():
     before = array.copy()
     draw(array, found)
     assert (array == before).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_deep_pictures_are_drawn_as_the_network_sees_them(dtype, tmp_path):
+    values = np.random.default_rng(0).integers(0, 40000, (490, 500))
+    deep = Image.fromarray((values / 65535 if dtype == np.float32 else values).astype(dtype))
+    deep.save(tmp_path / "deep.tiff")
+    found = objects((490, 500), [(20, 30, 90, 200)])
+    expected = draw(decode_image((tmp_path / "deep.tiff").read_bytes(), "deep.tiff"), found)
+    assert len(np.unique(np.array(expected)[300:])) > 100
+    for image in (deep, tmp_path / "deep.tiff"):
+        assert draw(image, found).tobytes() == expected.tobytes()
+
+
+def test_deep_pictures_without_a_scale_are_refused():
+    with pytest.raises(ValueError, match="cannot draw on a picture of mode F, give it in RGB"):
+        draw(Image.fromarray(np.full((490, 500), 300, np.float32)), objects((490, 500), []))
 
 
 def test_a_rotated_photo_is_drawn_as_a_viewer_shows_it():

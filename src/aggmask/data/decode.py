@@ -17,7 +17,7 @@ import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from aggmask.cocofile.records import MAX_PIXELS
-from aggmask.depth import WHITE, Range, UnknownScale, eight_bits, largest_share, too_dark
+from aggmask.depth import WHITE, Range, UnknownScale, eight_bits, largest_share, shallow, too_dark
 from aggmask.errors import UserError
 
 Exif = Literal["auto", "apply", "ignore"]
@@ -164,8 +164,7 @@ def _decode_other(data: bytes, orientation: int, channels: int, name: str, value
 
 def _pixels(image: Image.Image, channels: int, value_range: Range | None = None) -> np.ndarray:
     """(H, W, channels) uint8 of any Pillow mode."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        image = Image.fromarray(eight_bits(np.asarray(image), value_range))
+    image = shallow(image, value_range)
     if image.mode in ("P", "PA"):  # by way of RGBA: a palette's transparent colors have colors, too
         image = image.convert("RGBA")
     # A copy: Pillow's own memory is read-only.

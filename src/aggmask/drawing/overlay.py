@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
+from aggmask.depth import UnknownScale, shallow
 from aggmask.geometry.cropped import Box, Crop, cropped, dilated, overlap, shared
 from aggmask.structures import Instances
 
@@ -38,7 +39,8 @@ def draw(
     """The image with its objects; a score of exactly 1 (ground truth) is not written into the label.
 
     Args:
-        image: path, PIL image, (H, W, 3) uint8 array or (3, H, W) uint8 tensor, original frame.
+        image: path, PIL image, (H, W, 3) uint8 array or (3, H, W) uint8 tensor, original frame. Files and PIL images
+            of more than 8 bits are shown as the network sees them without `data.value_range`.
         instances: n objects of that frame, masks cropped or not; those with a lower score than the threshold are left
             out.
         max_objects: draw only so many, best first; None for all.
@@ -121,7 +123,11 @@ def _picture(image: str | Path | Image.Image | np.ndarray | Tensor) -> Image.Ima
     if isinstance(image, str | Path):
         image = Image.open(Path(image).expanduser())
     if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image).convert("RGB")  # the original frame is what a viewer shows
+        try:
+            picture = shallow(ImageOps.exif_transpose(image))  # the original frame is what a viewer shows
+        except UnknownScale as error:
+            raise ValueError(f"cannot draw on a picture of mode {image.mode}, give it in RGB: {error}") from error
+        return picture.convert("RGB")
     pixels = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) and image.ndim == 3 else image
     if getattr(pixels, "ndim", 0) != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise ValueError(
