@@ -13,10 +13,10 @@ from PIL import Image
 
 from aggmask.data.coco import CocoInstances
 from aggmask.data.decode import Exif
-from aggmask.data.depth import Range
 from aggmask.data.index import AnnotationIndex
 from aggmask.data.storage import Storage
 from aggmask.data.transforms import Resize
+from aggmask.depth import Range
 from aggmask.diagnosis.coverage import FATES, SIZES, Coverage, Population, cover, populate, spread
 from aggmask.diagnosis.proposal import Proposal, input_size, propose
 from aggmask.diagnosis.repair import repaired
