@@ -45,8 +45,8 @@ class CocoMaskAP(torchmetrics.Metric):
         annotations: COCO annotation file (path or fsspec address), or its content.
         category_ids: `category_ids[label]` is the category's id in the file.
         backend: "hotcoco", or "pycocotools" for the reference implementation.
-        max_detections: detections of a category that count in one image (100 is COCO's; `metric.max_detections=null`
-            of a configuration becomes the decoder's, see `assembly.build`); AR1, AR10 and AR100 do not follow it.
+        max_detections: detections of a category that count in one image (None: 100, COCO's); AR1, AR10 and AR100
+            do not follow it.
 
     Attributes:
         gathered: whether all results are here, on the first process: since `compute`, even where it failed.
@@ -64,12 +64,13 @@ class CocoMaskAP(torchmetrics.Metric):
         annotations: str | Path | dict[str, Any],
         category_ids: Sequence[int],
         backend: Backend = "hotcoco",
-        max_detections: int = 100,
+        max_detections: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"dist_sync_fn": gather_bytes, **kwargs})
         if backend not in get_args(Backend):
             raise ValueError(f"no evaluator {backend!r}: choose one of {', '.join(get_args(Backend))}")
+        max_detections = 100 if max_detections is None else max_detections
         if max_detections < 1:
             raise ValueError(f"max_detections is {max_detections}, but at least one detection must count")
         self.annotations = annotations
