@@ -45,8 +45,8 @@ class CocoMaskAP(torchmetrics.Metric):
         annotations: COCO annotation file (path or fsspec address), or its content.
         category_ids: `category_ids[label]` is the category's id in the file.
         backend: "hotcoco", or "pycocotools" for the reference implementation.
-        max_detections: detections of a category that count in one image (None: 100, COCO's); AR1, AR10 and AR100
-            do not follow it.
+        max_detections: detections of a category that count in one image (None: 100, COCO's; null in a configuration is
+            the decoder's, see `assembly.build`); AR1, AR10 and AR100 do not follow it.
 
     Attributes:
         gathered: whether all results are here, on the first process: since `compute`, even where it failed.
