@@ -82,7 +82,7 @@ def test_golden_targets(case):
             positive = case.tensor(f"out.target_pos{image}_{number}").nonzero()[:, 0]
             assert torch.equal(target.cells.index[mine], positive)
             masks = case.bits(f"out.target_mask{image}_{number}", width)
-            assert torch.equal(target.masks[mine].to(torch.uint8), masks)
+            assert torch.equal(target.masks[target.which[mine]].to(torch.uint8), masks)
 
 
 def test_golden_losses_and_gradients(case):

@@ -74,13 +74,14 @@ class GridTargets:
 
     labels: Tensor  # (B, S, S) long: class of the cell; the number of classes stands for background
     cells: Cells  # the K positive cells, by image, then by cell; repeated where a cell learns several masks
-    masks: Tensor  # (K, h, w) uint8 0/1 at the level's output stride
+    masks: Tensor  # (n, h, w) uint8 0/1 at the level's output stride, one for each object that has cells
+    which: Tensor  # (K,) long: the mask that each cell learns; masks[which] are as many as the cells
 
     def part(self, first: int, last: int) -> GridTargets:
-        """Those of the images first to last - 1, which are counted from 0 again."""
+        """Those of the images first to last - 1, which are counted from 0 again; the masks are not copied."""
         here = (self.cells.image >= first) & (self.cells.image < last)
         cells = Cells(self.cells.image[here] - first, self.cells.index[here])
-        return GridTargets(self.labels[first:last], cells, self.masks[here])
+        return GridTargets(self.labels[first:last], cells, self.masks, self.which[here])
 
 
 def _each_tensor(record: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -66,10 +66,10 @@ def test_a_later_object_overwrites_an_earlier_one():
     found = targets_of(discs(first, second))
     assert found.cells.index.tolist() == [18]
     assert found.labels[0, 2, 2] == 2
-    assert torch.equal(found.masks[0], discs(second).masks[4][0].float())
+    assert torch.equal(found.masks[found.which[0]], discs(second).masks[4][0].float())
     turned = targets_of(discs(second, first))
     assert turned.labels[0, 2, 2] == 0
-    assert torch.equal(turned.masks[0], discs(first).masks[4][0].float())
+    assert torch.equal(turned.masks[turned.which[0]], discs(first).masks[4][0].float())
 
 
 def test_a_shared_cell_may_learn_the_mask_of_every_object_that_claims_it():
@@ -78,7 +78,7 @@ def test_a_shared_cell_may_learn_the_mask_of_every_object_that_claims_it():
     found = targets_of(objects, shared_cells="all")
     assert found.cells.index.tolist() == [18, 18, 54]
     assert found.labels[0, 2, 2] == 2
-    assert torch.equal(found.masks, objects.masks[4][[0, 2, 1]].float())
+    assert torch.equal(found.masks[found.which], objects.masks[4][[0, 2, 1]].float())
 
 
 def test_unknown_ways_with_shared_cells_are_refused():
@@ -120,14 +120,25 @@ def test_cells_are_listed_by_image_then_by_cell():
     assert found.cells.image.tolist() == [0, 0, 2]
     assert found.cells.index.tolist() == [0, 54, 18]
     assert [found.labels[0, 0, 0], found.labels[0, 6, 6], found.labels[2, 2, 2]] == [1, 0, 2]
-    for mask, (x, y) in zip(found.masks, ((5, 5), (50, 50), (20, 20)), strict=True):
+    for mask, (x, y) in zip(found.masks[found.which], ((5, 5), (50, 50), (20, 20)), strict=True):
         assert mask[y // 4, x // 4] == 1
+
+
+def test_the_cells_of_an_object_share_one_bitmap():
+    wide = make_objects([torch.ones(64, 64, dtype=torch.bool)], [0], SQUARE)
+    found = targets_of(discs((4, 4, 3, 1)), wide, center_fraction=0.9)
+    assert found.masks.shape == (2, 16, 16)
+    assert found.which.tolist() == [0, *[1] * 9]
+    part = found.part(1, 2)
+    assert part.which.tolist() == [1] * 9
+    assert part.masks is found.masks, "not copied"
 
 
 def test_no_objects_at_all():
     found = targets_of(discs(), discs())
     assert len(found.cells) == 0
     assert found.masks.shape == (0, 16, 16)
+    assert found.which.shape == (0,)
     assert (found.labels == BACKGROUND).all()
     assert found.labels.shape == (2, 8, 8)
 
@@ -148,7 +159,7 @@ def test_targets_equal_the_loops(seed):
         assert torch.equal(found.labels, expected.labels)
         assert torch.equal(found.cells.image, image)
         assert torch.equal(found.cells.index, cell)
-        assert torch.equal(found.masks, expected.masks[image, cell].float())
+        assert torch.equal(found.masks[found.which], expected.masks[image, cell].float())
 
 
 class Calls(TorchDispatchMode):

@@ -1,6 +1,7 @@
 """Weights, normalizers, and the ceiling on asked cells."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -29,13 +30,14 @@ def level_of(seed: int, positives: int, grid: int = 3) -> tuple[LevelOutput, Gri
     image, cell = torch.tensor([0, 1, 1])[:positives], torch.tensor([5, 0, 7])[:positives]
     labels[image, cell // grid, cell % grid] = 2
     masks = (torch.rand(positives, 5, 6, generator=generator) > 0.5).float()
-    return LevelOutput(GridLevel(8, grid, grid, 1, 9), 4, logits, field), GridTargets(labels, Cells(image, cell), masks)
+    targets = GridTargets(labels, Cells(image, cell), masks, torch.arange(positives))
+    return LevelOutput(GridLevel(8, grid, grid, 1, 9), 4, logits, field), targets
 
 
 def test_masks_are_averaged_over_cells_and_categories_divided_by_cells_plus_one():
     (a, ta), (b, tb) = level_of(1, 3), level_of(2, 1, grid=4)
     found = Criterion()([a, b], [ta, tb])
-    dice = torch.cat([dice_losses(o.field.at(t.cells), t.masks) for o, t in ((a, ta), (b, tb))])
+    dice = torch.cat([dice_losses(o.field.at(t.cells), t.masks[t.which]) for o, t in ((a, ta), (b, tb))])
     focal = sum(focal_loss_sum(o.logits, t.labels, 0.25, 2.0) for o, t in ((a, ta), (b, tb)))
     assert found["loss_mask"].item() == pytest.approx(3 * dice.mean().item())
     assert found["loss_category"].item() == pytest.approx(focal.item() / 5)
@@ -43,9 +45,9 @@ def test_masks_are_averaged_over_cells_and_categories_divided_by_cells_plus_one(
 
 def test_a_cell_that_learns_two_masks_counts_once_for_the_categories():
     (output, target) = level_of(1, 3)
-    twice = GridTargets(target.labels, target.cells[[0, 0, 1, 2]], target.masks[[0, 2, 1, 2]])
+    twice = GridTargets(target.labels, target.cells[[0, 0, 1, 2]], target.masks, torch.tensor([0, 2, 1, 2]))
     found = Criterion()([output], [twice])
-    dice = dice_losses(output.field.at(twice.cells), twice.masks)
+    dice = dice_losses(output.field.at(twice.cells), twice.masks[twice.which])
     focal = focal_loss_sum(output.logits, target.labels, 0.25, 2.0)
     assert found["loss_mask"].item() == pytest.approx(3 * dice.mean().item())
     assert found["loss_category"].item() == pytest.approx(focal.item() / 4)
@@ -99,6 +101,20 @@ def test_the_sample_is_fair_over_levels_and_its_mean_unbiased():
     assert len(pairs) == 6
     assert all(70 < count < 130 for count in pairs.values())  # 100 +- 9.1
     assert sum(losses.values()) / 6 == pytest.approx(whole["loss_mask"].item(), rel=1e-6)
+
+
+def test_a_sample_keeps_the_masks_of_its_cells_alone():
+    (_, whole) = level_of(1, 3)
+    shared = replace(whole, masks=whole.masks[:2], which=torch.tensor([1, 0, 1]))
+    criterion = Criterion(max_cells=2)
+    counts, seen = criterion.count([shared], 4), set()
+    for seed in range(20):
+        (found,), _ = criterion.sample([shared], counts, seed)
+        asked = [[5, 0, 7].index(cell) for cell in found.cells.index.tolist()]
+        assert torch.equal(found.masks[found.which], shared.masks[shared.which[asked]])
+        assert len(found.masks) == len(set(shared.which[asked].tolist()))
+        seen.add(len(found.masks))
+    assert seen == {1, 2}
 
 
 def test_no_cells_at_all_is_no_ceiling():

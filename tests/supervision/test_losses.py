@@ -62,13 +62,16 @@ def test_focal_by_hand(alpha, gamma):
 def test_masks_in_parts_have_the_losses_and_gradients_of_all_at_once(monkeypatch):
     head = make_head(window=5)
     cells = Cells(torch.tensor([0, 0, 1, 1, 1]), torch.tensor([3, 40, 0, 17, 63]))
-    targets = (torch.rand(5, 16, 24) > 0.5).to(torch.uint8)
+    targets, which = (torch.rand(3, 16, 24) > 0.5).to(torch.uint8), torch.tensor([0, 0, 2, 1, 0])
+    with torch.no_grad():
+        expected = dice_losses(head(make_pyramid())[0].field.at(cells), targets[which])
     found = []
     monkeypatch.setattr(losses, "PIXELS_KEPT", 0)
     for pixels in (2 * 16 * 24, 10**6):
         monkeypatch.setitem(losses.PIXELS_AT_ONCE, "cpu", pixels)
         head.zero_grad()
-        values = mask_losses(head(make_pyramid())[0].field, cells, targets)
+        values = mask_losses(head(make_pyramid())[0].field, cells, targets, which)
+        close(values, expected)
         values.square().sum().backward()
         found.append([values, *(p.grad for p in head.parameters() if p.grad is not None)])
     for parts, together in zip(*found, strict=True):
@@ -91,10 +94,10 @@ def test_asked_masks_are_not_kept_but_few_small_ones(monkeypatch):
     monkeypatch.setitem(losses.PIXELS_AT_ONCE, "cpu", 2 * 16 * 24)
     field = Watched(make_head(window=5)(make_pyramid())[0].field)
     cells = Cells(torch.zeros(5, dtype=torch.long), torch.arange(5))
-    total = mask_losses(field, cells, torch.ones(5, 16, 24)).sum()
+    total = mask_losses(field, cells, torch.ones(1, 16, 24), torch.zeros(5, dtype=torch.long)).sum()
     assert field.asked == [2, 2, 1]
     total.backward()
     assert sorted(field.asked[3:]) == [1, 2, 2], "painted again for the gradients"
     field = Watched(make_head(window=5)(make_pyramid())[0].field)
-    mask_losses(field, cells[:4], torch.ones(4, 16, 24)).sum().backward()
+    mask_losses(field, cells[:4], torch.ones(4, 16, 24), torch.arange(4)).sum().backward()
     assert field.asked == [4], "painted once"

@@ -109,7 +109,7 @@ def on_meta(module: nn.Module) -> nn.Module:
 
 
 def _saved_for_cells(head: Head, pixels: float, device: torch.device) -> int:
-    """Bytes for so many pixels of asked masks: all targets, and the values and gradients of the few worked on."""
+    """Bytes for so many pixels of asked masks: targets (at most), and the values and gradients of the few in work."""
     return round(pixels + 2 * min(pixels, pixels_at_once(device)) * saved_per_pixel(head))
 
 

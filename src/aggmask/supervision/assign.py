@@ -85,8 +85,8 @@ class Assigner:
         asked, which = claimant.unique(return_inverse=True)
         labels = torch.cat([found.labels, found.labels.new_tensor([num_classes])])[owner]
         cells = Cells(place // level.grid**2, place % level.grid**2)
-        masks = found[asked].masks_at(mask_stride)[which]
-        return GridTargets(labels.view(images, level.grid, level.grid), cells, masks)
+        masks = found[asked].masks_at(mask_stride)
+        return GridTargets(labels.view(images, level.grid, level.grid), cells, masks, which)
 
     def claims(
         self, level: GridLevel, objects: Objects, image: Tensor, canvas: tuple[int, int]

@@ -69,10 +69,9 @@ class Criterion:
             counts: of the batch that outputs and targets are a part of; None: of these.
         """
         counts = counts or self.count(targets, outputs[0].logits.shape[1])
-        dice = torch.cat([mask_losses(o.field, t.cells, t.masks) for o, t in zip(outputs, targets, strict=True)])
-        focal = sum(
-            focal_loss_sum(o.logits, t.labels, self.alpha, self.gamma) for o, t in zip(outputs, targets, strict=True)
-        )
+        pairs = list(zip(outputs, targets, strict=True))
+        dice = torch.cat([mask_losses(o.field, t.cells, t.masks, t.which) for o, t in pairs])
+        focal = sum(focal_loss_sum(o.logits, t.labels, self.alpha, self.gamma) for o, t in pairs)
         return {
             "loss_mask": self.mask_weight * dice.sum() / counts.masks,
             "loss_category": self.category_weight * focal / counts.cells,
@@ -104,6 +103,8 @@ class Criterion:
         chosen = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(seed))[: self.max_cells]
         kept = torch.zeros(sum(sizes), dtype=torch.bool)
         kept[chosen] = True
-        parts = zip(targets, kept.to(targets[0].labels.device).split(sizes), strict=True)
-        sampled = [GridTargets(t.labels, t.cells[keep], t.masks[keep]) for t, keep in parts]
+        sampled = []
+        for t, keep in zip(targets, kept.to(targets[0].labels.device).split(sizes), strict=True):
+            asked, which = t.which[keep].unique(return_inverse=True)
+            sampled.append(GridTargets(t.labels, t.cells[keep], t.masks[asked], which))
         return sampled, Counts(counts.masks * (self.max_cells / sum(sizes)), counts.cells)

@@ -17,21 +17,22 @@ PIXELS_KEPT = 2**17  # so few are painted once: what they keep is little, and pa
 _EPSILON = 0.001
 
 
-def mask_losses(field: MaskField, cells: Cells, targets: Tensor) -> Tensor:
-    """(K,) Dice losses of a field's masks at K cells with (K, H, W) 0/1 targets.
+def mask_losses(field: MaskField, cells: Cells, targets: Tensor, which: Tensor) -> Tensor:
+    """(K,) Dice losses of a field's masks at K cells with 0/1 targets: `which` (K,) of (n, H, W).
 
     Unless they are small, masks are painted a few at a time, and again when their gradient is wanted: what a step keeps
     does not grow with the cells, and painting is little beside the maps that it reads.
     """
 
-    def losses(cells: Cells, targets: Tensor) -> Tensor:
-        return dice_losses(field.at(cells), targets)
+    def losses(cells: Cells, which: Tensor) -> Tensor:
+        return dice_losses(field.at(cells), targets[which])
 
-    if targets.numel() <= PIXELS_KEPT:
-        return losses(cells, targets)
-    few = max(1, pixels_at_once(targets.device) // targets[:1].numel())
+    pixels = targets.shape[1:].numel()
+    if len(cells) * pixels <= PIXELS_KEPT:
+        return losses(cells, which)
+    few = max(1, pixels_at_once(targets.device) // pixels)
     starts = range(0, len(cells), few)
-    parts = [(cells[i : i + few], targets[i : i + few]) for i in starts]
+    parts = [(cells[i : i + few], which[i : i + few]) for i in starts]
     return torch.cat([checkpoint(losses, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])
 
 
