@@ -61,7 +61,7 @@ def small_run(
         own += SMALL_STAR if "_agg" in experiment else SMALL_SOLOV2
     with pytest.MonkeyPatch.context() as patch:
         if not forecasts_memory:
-            patch.setattr(memory_check, "free_bytes", lambda device: None)  # which some devices do not say
+            patch.setattr(memory_check, "free_bytes", lambda: None)  # as where nobody says it
         return train(composed(*settings, *SMALL, *own, *overrides))
 
 
