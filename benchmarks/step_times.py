@@ -7,15 +7,14 @@ for data, on one thread.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from typing import Any
 
 import torch
 
 from aggmask.assembly.build import build, build_module, make_recipe
+from benchmarks.children import fresh_processes
 from benchmarks.harness import Case, interleaved
 
 ROUNDS, STEPS = 9, 4
@@ -27,7 +26,7 @@ def step_seconds(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[flo
     Args:
         configs: of finished trainings, plain and resolved.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with fresh_processes(1) as pool:
         return pool.submit(in_turn, dict(configs)).result()
 
 

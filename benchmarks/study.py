@@ -11,14 +11,12 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import multiprocessing
 import re
 import shlex
-import subprocess
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -26,9 +24,12 @@ from typing import Any
 
 from aggmask.assembly.config import conf_dir
 from aggmask.files import read_json, write_json
+from aggmask.launcher.ledger import Ledger, is_held
 from aggmask.report import report
 from aggmask.reporting.runs import FINISHED, Run, read_runs
+from aggmask.signals import Interrupted, end_at_once
 from benchmarks import by_seed
+from benchmarks.children import fresh_processes, run_to_its_end
 from benchmarks.records import machine, make_folder
 from benchmarks.step_times import step_seconds
 from benchmarks.variants import BASELINES, compared_keys, experiment_of, is_of, jobs_of, name_of, quoted
@@ -109,15 +110,14 @@ class Study:
         said += [*(() if name == "time" else steps), "trainer.enable_progress_bar=false", *arguments]
         start = f"sweep.resume={place}" if (place / "sweep.json").is_file() else f"hydra.sweep.dir={place}"
         with self._timed(f"{name}: training"):
-            self._command("aggmask.train", "--multirun", *said, f"sweep.n_jobs={settings.n_jobs}", start)
+            self._train(place, *said, f"sweep.n_jobs={settings.n_jobs}", start)
         return [run for run in read_runs(place) if run.state == FINISHED]
 
     def _tell(self, name: str) -> None:
         """Evaluate every run on test, and write the report."""
         runs = [run for run in read_runs(self.folder / name) if run.state == FINISHED]
         waiting = [run.folder for run in runs if not run.results_file("test").is_file()]
-        spawn = multiprocessing.get_context("spawn")
-        with self._timed(f"{name}: evaluation on test"), ProcessPoolExecutor(self.settings.n_jobs, spawn) as pool:
+        with self._timed(f"{name}: evaluation on test"), fresh_processes(self.settings.n_jobs) as pool:
             list(pool.map(evaluate_on_test, waiting))
             output = Path(self.settings.output) / name
             report(self.folder / name, self._baseline_of(runs), output, pictures=0, split="test")
@@ -155,17 +155,21 @@ class Study:
             seconds[what] = seconds.get(what, 0) + round(time.monotonic() - began)
             write_json(self.notes, self.record)
 
-    def _command(self, module: str, *arguments: str) -> None:
-        told = shlex.join(["python", "-m", module, *arguments])
+    def _train(self, place: Path, *arguments: str) -> None:
+        """Run the sweep in `place`."""
+        words = ["-m", "aggmask.train", "--multirun", *arguments]
+        told = shlex.join(["python", *words])
         print(told, flush=True)
         self.record["commands"].append(told)
-        try:
-            subprocess.run([sys.executable, "-m", module, *arguments], check=True)
-        except subprocess.CalledProcessError as error:
-            sys.exit(
-                f"python -m benchmarks.study: a training failed (status {error.returncode}), as it says above. What is "
-                "finished is kept: start the study again with the same words, and it goes on"
-            )
+        if not (status := run_to_its_end([sys.executable, *words])):
+            return
+        why = f"a training failed (status {status}), as it says above"
+        if is_held(Ledger(place).lock):
+            why = f"another process works on {place}: end it, or let it finish"
+        sys.exit(
+            f"python -m benchmarks.study: {why}. What is finished is kept: start the study again with the same words, "
+            "and it goes on"
+        )
 
 
 def evaluate_on_test(folder: Path) -> None:
@@ -221,7 +225,14 @@ def settings_of(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main() -> None:
     """Entry point of `python -m benchmarks.study`."""
-    Study(settings_of(sys.argv[1:])).run()
+    settings = settings_of(sys.argv[1:])
+    end_at_once()
+    try:
+        Study(settings).run()
+    except (KeyboardInterrupt, Interrupted) as stop:
+        again = shlex.join(["python", "-m", "benchmarks.study", *sys.argv[1:]])
+        print(f"python -m benchmarks.study: stopped; what is finished is kept, and this goes on: {again}")
+        sys.exit(stop.code if isinstance(stop, Interrupted) else 128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -165,6 +165,11 @@ def main() -> None:
 
 
 def _named_experiment() -> None:
+    # Of a rank, the main one, which would wait half an hour for a killed one; of a sweep, the study that started it.
+    if global_rank() or os.environ.get(PARENT) == str(os.getppid()):
+        end_with_parent()
+    if not global_rank():
+        os.environ[PARENT] = str(os.getpid())
     sys.argv[1:] = arguments_of(sys.argv[1:])
     # Asked before Hydra starts, which would already make a folder for the run.
     asked = [a.lstrip("+") for a in sys.argv[1:] if a not in ("--multirun", "-m")]
@@ -174,10 +179,6 @@ def _named_experiment() -> None:
     given = [a.removeprefix("output_dir=") for a in asked if a.startswith("output_dir=")]
     if given and not any(a.startswith("hydra.run.dir=") for a in asked):
         sys.argv.append(f"hydra.run.dir={given[-1]}")  # or Hydra would make a folder of its own for train.log
-    if global_rank():  # which the main rank has started, and which would wait for a killed one for half an hour
-        end_with_parent()
-    else:
-        os.environ[PARENT] = str(os.getpid())
     _main()
 
 

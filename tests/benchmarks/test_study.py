@@ -1,6 +1,7 @@
 """The study's steps: variants, the tuned rate, the same time for all, and that it goes through all of them."""
 
 import json
+import signal
 
 import pytest
 import torch
@@ -8,9 +9,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from aggmask import train
 from aggmask.assembly.build import build
-from aggmask.launcher.ledger import Ledger
+from aggmask.launcher.ledger import Ledger, held
 from aggmask.launcher.schedule import Schedule
 from aggmask.reporting.runs import FINISHED, Run
+from aggmask.signals import ENDING, Interrupted
 from benchmarks import study
 from tests.runs import command
 
@@ -87,7 +89,7 @@ def test_it_trains_evaluates_and_tells_both_tables(monkeypatch, tmp_path):
         (tmp_path / name / "test" / "results.json").write_text("[]")
     here = study.machine(threads=1)
     monkeypatch.setattr(study, "machine", lambda threads: here)
-    monkeypatch.setattr(study.subprocess, "run", lambda words, check: calls.append(words[3:]))
+    monkeypatch.setattr(study, "run_to_its_end", lambda words: calls.append(words[3:]) or 0)
     monkeypatch.setattr(study, "read_runs", lambda place: runs)
     monkeypatch.setattr(study, "report", lambda *a, **k: (told.append((a, k)), a[2].mkdir(parents=True)))
     monkeypatch.setattr(study.by_seed, "write", lambda file, jobs, of, pool: seeds.append((file.parent.name, jobs, of)))
@@ -134,6 +136,29 @@ def test_a_training_that_fails_ends_it_in_plain_words(monkeypatch, tmp_path):
         made.run()
     with pytest.raises(SystemExit, match=r"no finished training of model/aggregation=none model\.aggregation\.init"):
         made._baseline_of([])
+    (tmp_path / "steps").mkdir()
+    with (
+        held(tmp_path / "steps" / "sweep.lock", ""),
+        pytest.raises(SystemExit, match=r"another process works on .*s: "),
+    ):
+        made.run()
+
+
+def test_a_study_that_is_stopped_says_how_it_goes_on(monkeypatch, capsys, tmp_path):
+    def interrupted(words):
+        raise Interrupted(signal.SIGTERM)
+
+    before = {number: signal.getsignal(number) for number in ENDING}
+    monkeypatch.setattr(study, "run_to_its_end", interrupted)
+    monkeypatch.setattr(study.sys, "argv", ["study", "--folder", str(tmp_path), "--lr", "0.002"])
+    try:
+        with pytest.raises(SystemExit) as stop:
+            study.main()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert f"this goes on: python -m benchmarks.study --folder {tmp_path} --lr 0.002" in capsys.readouterr().out
 
 
 def test_folders_that_cannot_be_written_are_refused_first(tmp_path):
