@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any
 
 from aggmask.assembly.config import conf_dir
+from aggmask.checkpoints.run_folder import checkpoints_of
 from aggmask.files import read_json, write_json
 from aggmask.launcher.ledger import Ledger, is_held
 from aggmask.report import report
@@ -79,7 +80,8 @@ class Study:
         asked = {key: value for key, value in vars(settings).items() if key not in ("folder", "output", "n_jobs")}
         self.record: dict[str, Any] = {"began": time.strftime("%Y-%m-%d %H:%M"), "settings": asked}
         self.record |= {"machine": machine(threads=1), "commands": [], "seconds": {}}
-        if earlier := read_json(self.notes):  # it was stopped, and goes on
+        earlier = read_json(self.notes)
+        if earlier and self._is_begun():  # it was stopped, and goes on
             self.record = earlier
             there = self.record["settings"]
             if differ := [
@@ -89,6 +91,10 @@ class Study:
                     f"{self.folder} holds a study of other settings ({'; '.join(differ)}): say --folder ANOTHER_ONE"
                 )
         write_json(self.notes, self.record)
+
+    def _is_begun(self) -> bool:
+        """Whether anything was trained, if only in part: before that other settings, a mended word say, do no harm."""
+        return any(checkpoints_of(file.parent) for file in self.folder.rglob("job.json"))
 
     def run(self) -> None:
         """From nothing to two tables."""

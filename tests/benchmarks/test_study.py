@@ -114,8 +114,9 @@ def test_it_trains_evaluates_and_tells_both_tables(monkeypatch, tmp_path):
     assert str(tmp_path / "work") in record["commands"][0]
     assert record["machine"]["cores"] > 0
     assert record["learning rate"] == 0.001
-    (tmp_path / "work" / "steps").mkdir()
-    (tmp_path / "work" / "steps" / "sweep.json").write_text("{}")
+    (tmp_path / "work" / "steps" / "0").mkdir(parents=True)
+    for name in ("sweep.json", "0/job.json", "0/last.ckpt"):
+        (tmp_path / "work" / "steps" / name).write_text("{}")
     study.Study(study.settings_of([*said, "--folder", f"{tmp_path}/work", "--output", f"{tmp_path}/again"])).run()
     assert f"hydra.sweep.dir={tmp_path}/work/steps" in steps
     assert f"sweep.resume={tmp_path}/work/steps" in calls[4]
@@ -208,7 +209,18 @@ def test_names_follow_from_others():
 
 
 def test_a_folder_holds_one_study(tmp_path):
+    job = tmp_path / "rate" / "0"
+    job.mkdir(parents=True)
+    for name in ("job.json", "last.ckpt"):
+        (job / name).touch()
     study.Study(study.settings_of(["--folder", str(tmp_path), "--n-jobs", "1"]))
     study.Study(study.settings_of(["--folder", str(tmp_path), "--n-jobs", "2"]))
     with pytest.raises(SystemExit, match=r"steps 1000, now 20; lr None, now 0\.1"):
         study.Study(study.settings_of(["--folder", str(tmp_path), "--steps", "20", "--lr", "0.1"]))
+
+
+def test_a_folder_in_which_nothing_was_trained_binds_nobody(tmp_path):
+    """As after a word that the first training refused."""
+    study.Study(study.settings_of(["--folder", str(tmp_path), "data.flipp=0"]))
+    study.Study(study.settings_of(["--folder", str(tmp_path), "data.flip=0"]))
+    assert record_of(tmp_path)["settings"]["overrides"] == ["data.flip=0"]
