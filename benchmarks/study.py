@@ -38,6 +38,8 @@ from benchmarks.variants import BASELINES, compared_keys, experiment_of, is_of, 
 DATA = ("composites", "shapes_hard")  # which have a test split
 _SAID = {"trainer.max_steps": "--steps", "trainer.val_check_interval": "--steps", "optim.lr": "--lr"}
 _SAID |= {"seed": "--seeds", "data": "--data", "experiment": "--sweep", "sweep.n_jobs": "--n-jobs"}
+_SAID |= {"trainer.max_epochs": "--steps", "sweep": "--sweep", "output_dir": "--folder"}
+_OWN = {"resume", "job", "trainer.enable_progress_bar"}  # what the study says in its own commands
 
 
 def aps_by_rate(runs: Sequence[Run]) -> dict[float, float]:
@@ -210,23 +212,33 @@ def settings_of(arguments: Sequence[str]) -> argparse.Namespace:
     settings.folder = settings.folder or f"studies/{settings.sweep}-{settings.data}-{settings.steps}"
     settings.output = settings.output or f"{settings.folder}/tables"
     for override in settings.overrides:
-        key, given, _ = override.partition("=")
-        key = key.lstrip("+~")
-        if not given:
-            parser.error(f"{override}: is no key=value")
-        if key in _SAID:
-            parser.error(f"{override}: say {_SAID[key]}")
-        if key in compared_keys(settings.sweep):
-            parser.error(f"{override}: the variants of {settings.sweep} differ in it, and would not be told apart")
+        if fault := _fault_of(override, settings.sweep):
+            parser.error(f"{override}: {fault}")
     if settings.steps < 20:
         parser.error(f"--steps={settings.steps}: must be at least 20")
     if settings.n_jobs < 1:
         parser.error(f"--n-jobs={settings.n_jobs}: must be 1 or more")
-    if not re.fullmatch(r"\d+(,\d+)*", settings.seeds) or len(set(seeds := settings.seeds.split(","))) < len(seeds):
+    seeds = settings.seeds.split(",")
+    if not all(re.fullmatch(r"0|[1-9]\d*", seed) for seed in seeds) or len(set(seeds)) < len(seeds):  # 01 is 1 again
         parser.error(f"--seeds={settings.seeds}: must be different whole numbers, as in 0,1,2")
     if settings.lr is not None and not 0 < settings.lr < math.inf:
         parser.error(f"--lr={settings.lr}: must be a number above 0")
     return settings
+
+
+def _fault_of(override: str, sweep: str) -> str | None:
+    """Why a study cannot pass on a word; None: it can."""
+    key, given, _ = override.partition("=")
+    key = key.lstrip("+~").partition("@")[0].replace("/", ".")
+    if not given or not key:
+        return "is no key=value"
+    if key in _SAID:
+        return f"say {_SAID[key]}"
+    if key in _OWN or key.partition(".")[0] in ("hydra", "sweep"):
+        return "the study sees to that by itself; leave it out"
+    if any(f"{compared}.".startswith(f"{key}.") for compared in compared_keys(sweep)):
+        return f"the variants of {sweep} differ in it, and would not be told apart"
+    return None
 
 
 def main() -> None:

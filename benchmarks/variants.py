@@ -26,8 +26,8 @@ def name_of(job: Sequence[str]) -> str:
 
 
 def compared_keys(sweep: str) -> set[str]:
-    """What the variants of a sweep differ in."""
-    return {text.partition("=")[0] for job in jobs_of(sweep) for text in job}
+    """What the variants of a sweep differ in; groups are written as the keys that they fill."""
+    return {text.partition("=")[0].replace("/", ".") for job in jobs_of(sweep) for text in job}
 
 
 def experiment_of(sweep: str) -> str:

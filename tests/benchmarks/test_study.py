@@ -187,6 +187,19 @@ def test_a_list_of_jobs_comes_through_the_command_line():
         (["++optim.lr=0.1"], "++optim.lr=0.1: say --lr"),
         (["model.interpolation.stride=2"], "the variants of study differ in it"),
         (["+model.aggregation.window=9"], "the variants of study differ in it"),
+        (["model.aggregation={}"], "model.aggregation={}: the variants of study differ in it"),
+        (["model/aggregation=none"], "the variants of study differ in it"),
+        (["model={}"], "the variants of study differ in it"),
+        (["=3"], "=3: is no key=value"),
+        (["output_dir=x"], "output_dir=x: say --folder"),
+        (["trainer.max_epochs=3"], "trainer.max_epochs=3: say --steps"),
+        (["+sweep=window"], "+sweep=window: say --sweep"),
+        (["sweep.n_jobs=3"], "sweep.n_jobs=3: say --n-jobs"),
+        *(
+            ([word], f"{word}: the study sees to that by itself")
+            for word in ("resume=auto", "job=x", "sweep.resume=x", "hydra.sweep.dir=x", "hydra/launcher=ray")
+        ),
+        (["--seeds", "0,01"], "--seeds=0,01: must be different"),
         (["--n-jobs", "0"], "--n-jobs=0: must be 1 or more"),
         (["--seeds", ""], "--seeds=: must be different whole numbers"),
         (["--seeds", "0,a"], "--seeds=0,a: must be"),
@@ -199,6 +212,11 @@ def test_what_makes_no_study_is_refused(said, message, capsys):
     with pytest.raises(SystemExit):
         study.settings_of(said)
     assert message in capsys.readouterr().err
+
+
+def test_what_all_variants_may_have_is_passed_on():
+    words = ["model.backbone.pretrained=false", "+data.test.flip=0", "trainer=gpu", "model.levels=x"]
+    assert study.settings_of(words).overrides == words
 
 
 def test_names_follow_from_others():
