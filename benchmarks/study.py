@@ -20,20 +20,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aggmask.assembly.config import conf_dir
 from aggmask.checkpoints.run_folder import checkpoints_of
 from aggmask.files import read_json, write_json
 from aggmask.launcher.ledger import Ledger, is_held
 from aggmask.report import report
-from aggmask.reporting.runs import FINISHED, Run, read_runs
 from aggmask.signals import Interrupted, end_at_once
-from benchmarks import by_seed
 from benchmarks.children import fresh_processes, run_to_its_end
 from benchmarks.records import machine, make_folder
-from benchmarks.step_times import step_seconds
 from benchmarks.variants import BASELINES, compared_keys, experiment_of, is_of, jobs_of, name_of, quoted
+
+if TYPE_CHECKING:
+    from aggmask.reporting.runs import Run
 
 DATA = ("composites", "shapes_hard")  # which have a test split
 _SAID = {"trainer.max_steps": "--steps", "trainer.val_check_interval": "--steps", "optim.lr": "--lr"}
@@ -119,11 +119,13 @@ class Study:
         start = f"sweep.resume={place}" if (place / "sweep.json").is_file() else f"hydra.sweep.dir={place}"
         with self._timed(f"{name}: training"):
             self._train(place, *said, f"sweep.n_jobs={settings.n_jobs}", start)
-        return [run for run in read_runs(place) if run.state == FINISHED]
+        return finished(place)
 
     def _tell(self, name: str) -> None:
         """Evaluate every run on test, and write the report."""
-        runs = [run for run in read_runs(self.folder / name) if run.state == FINISHED]
+        from benchmarks import by_seed
+
+        runs = finished(self.folder / name)
         waiting = [run.folder for run in runs if not run.results_file("test").is_file()]
         with self._timed(f"{name}: evaluation on test"), fresh_processes(self.settings.n_jobs) as pool:
             list(pool.map(evaluate_on_test, waiting))
@@ -144,6 +146,8 @@ class Study:
 
     def _seconds(self, runs: Sequence[Run]) -> dict[str, float]:
         """Of a step of each job: measured once, since a study that goes on keeps its numbers of steps."""
+        from benchmarks.step_times import step_seconds
+
         kept, jobs = self.record.setdefault("seconds per step", {}), jobs_of(self.settings.sweep)
         configs = {name_of(job): self._run_of(job, runs).config for job in jobs}
         if configs.keys() - kept.keys():
@@ -178,6 +182,13 @@ class Study:
             f"python -m benchmarks.study: {why}. What is finished is kept: start the study again with the same words, "
             "and it goes on"
         )
+
+
+def finished(place: Path) -> list[Run]:
+    """The finished runs of a sweep."""
+    from aggmask.reporting.runs import FINISHED, read_runs  # torch, for which words need not wait
+
+    return [run for run in read_runs(place) if run.state == FINISHED]
 
 
 def evaluate_on_test(folder: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
 from aggmask.assembly.config import conf_dir
-from aggmask.reporting.runs import Run
+
+if TYPE_CHECKING:
+    from aggmask.reporting.runs import Run
 
 _ALONE = {"study": "model/aggregation=none model.aggregation.init=zero", "study_solov2": "model/aggregation=none"}
 BASELINES = {f"{name}{form}": job for name, job in _ALONE.items() for form in ("", "_main")}  # sweep -> its baseline

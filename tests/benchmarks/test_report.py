@@ -125,8 +125,9 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(
             command.measure(["data"], QUICK, Path(place))
 
 
-def test_words_are_read_before_anything_slow_is_imported():
-    code = "import sys, benchmarks.__main__; sys.exit(bool({'torch', 'matplotlib'} & sys.modules.keys()))"
+@pytest.mark.parametrize("module", ["__main__", "study"])
+def test_words_are_read_before_anything_slow_is_imported(module):
+    code = f"import sys, benchmarks.{module}; sys.exit(bool({{'torch', 'matplotlib'}} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     assert all(callable(command.figures_of(part)) for part in command.PARTS)
 

@@ -13,7 +13,7 @@ from aggmask.launcher.ledger import Ledger, held
 from aggmask.launcher.schedule import Schedule
 from aggmask.reporting.runs import FINISHED, Run
 from aggmask.signals import ENDING, Interrupted
-from benchmarks import study
+from benchmarks import by_seed, step_times, study
 from tests.runs import command
 
 
@@ -81,7 +81,7 @@ def test_it_trains_evaluates_and_tells_both_tables(monkeypatch, tmp_path):
         timings.append(list(configs))
         return {name: [value, 9 * value, value / 2] for name, value in zip(configs, (1.0, 1.0, 2.0, 1.5), strict=True)}
 
-    monkeypatch.setattr(study, "step_seconds", seconds)
+    monkeypatch.setattr(step_times, "step_seconds", seconds)
     for run, name in zip(runs, "0123", strict=True):
         object.__setattr__(run, "name", name)
         object.__setattr__(run, "folder", tmp_path / name)
@@ -90,9 +90,9 @@ def test_it_trains_evaluates_and_tells_both_tables(monkeypatch, tmp_path):
     here = study.machine(threads=1)
     monkeypatch.setattr(study, "machine", lambda threads: here)
     monkeypatch.setattr(study, "run_to_its_end", lambda words: calls.append(words[3:]) or 0)
-    monkeypatch.setattr(study, "read_runs", lambda place: runs)
+    monkeypatch.setattr(study, "finished", lambda place: runs)
     monkeypatch.setattr(study, "report", lambda *a, **k: (told.append((a, k)), a[2].mkdir(parents=True)))
-    monkeypatch.setattr(study.by_seed, "write", lambda file, jobs, of, pool: seeds.append((file.parent.name, jobs, of)))
+    monkeypatch.setattr(by_seed, "write", lambda file, jobs, of, pool: seeds.append((file.parent.name, jobs, of)))
     said = ["--sweep", "study_main", "--steps", "100", "--seeds", "0,1", "--data", "composites", "data.flip=0"]
     study.Study(study.settings_of([*said, "--folder", f"{tmp_path}/work", "--output", f"{tmp_path}/out"])).run()
     rate, steps, timed = calls
