@@ -38,6 +38,7 @@ SMALL_BACKBONES = {  # of the experiments' own family, where that is not ResNet
     "convnext_tiny_agg": "convnext_atto",
     "vit_small_agg": "vit_tiny_patch16_224",
     "demo_pretrained": "tf_efficientnet_lite0",
+    "study": "tf_efficientnet_lite0",
 }
 
 

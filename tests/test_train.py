@@ -275,10 +275,10 @@ def test_adamw_with_a_cosine_and_without_decay_of_norms(coco, tmp_path):
     assert parts["module"].optim_recipe.factor(1000, 2000) == pytest.approx(0.505)
 
 
-@pytest.mark.parametrize("debug", ["fast", "overfit"])
-def test_debug_configurations_run(debug, coco, tmp_path):
-    evaluated = [] if debug == "fast" else ["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1"]
-    assert small_run("solo_r50", coco, tmp_path, f"debug={debug}", *evaluated)["trainer"].global_step == 2
+@pytest.mark.parametrize(("debug", "experiment"), [("fast", "study"), ("overfit", "solo_r50")])
+def test_debug_configurations_run(debug, experiment, coco, tmp_path):
+    words = ["data=coco"] if debug == "fast" else ["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1"]
+    assert small_run(experiment, coco, tmp_path, f"debug={debug}", *words)["trainer"].global_step == 2
     assert (tmp_path / "results.json").is_file()
 
 

@@ -11,11 +11,24 @@ from tests.runs import composed
 
 CONF = Path(config.conf_dir())
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+DEBUG = sorted(path.stem for path in (CONF / "debug").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_without_a_problem(experiment):
     config.check(composed(f"experiment={experiment}", "name=x", "output_dir=x"), "train")
+
+
+@pytest.mark.parametrize("debug", DEBUG)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_can_be_debugged(experiment, debug):
+    """With an evaluation that Lightning takes: not after more batches than an epoch has."""
+    cfg = composed(f"experiment={experiment}", f"debug={debug}", "name=x", "output_dir=x")
+    config.check(cfg, "train")
+    trainer = cfg.trainer
+    assert trainer.get("val_check_interval", 1.0) == 1.0
+    assert 0 < trainer.check_val_every_n_epoch <= trainer.max_epochs
+    assert trainer.max_steps == -1 or trainer.max_steps >= trainer.max_epochs * trainer.limit_train_batches
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
