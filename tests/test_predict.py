@@ -70,6 +70,12 @@ def test_every_mode_gives_an_overlay_and_results(checkpoint, pictures, monkeypat
         assert mask.sum() == mask[y : y + height, x : x + width].sum() > 0
 
 
+@pytest.mark.parametrize("name", ["foo", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(name, checkpoint):
+    with pytest.raises(UserError, match=rf"device={name}: cannot be used here \(.+\); say device=cpu, or leave it out"):
+        aggmask.load(checkpoint, device=name)
+
+
 def test_patterns_single_files_and_equal_stems(checkpoint, pictures, tmp_path):
     assert len(predict.pictures(str(pictures / "*.jpg"))) == 3
     assert predict.pictures(str(pictures / "grey.png")) == [pictures / "grey.png"]

@@ -31,6 +31,9 @@ class Predictor:
         categories: label -> category.
         device: where it runs; by default a GPU if there is one.
         value_range: of pictures deeper than 8 bits, see `decode.decode_image` (that of the training data).
+
+    Raises:
+        UserError: there is no such device.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class Predictor:
         device: str | torch.device | None = None,
         value_range: Range | None = None,
     ) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(device)
         self.segmenter = segmenter.to(self.device).eval()
         self.decoder, self.resize, self.categories = decoder, resize, list(categories)
         self.value_range = value_range
@@ -79,6 +82,18 @@ class Predictor:
         found = found[found.scores >= score_threshold]
         decoder = self.decoder
         return as_instances(found, batch.frames[0], self.categories, decoder.mask_threshold, decoder.pixels_at_once)
+
+
+def _device(named: str | torch.device | None) -> torch.device:
+    if named is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(named)
+        torch.empty(1, device=device)  # a name alone does not tell whether there is one
+    except (RuntimeError, AssertionError, TypeError) as error:
+        why = str(error).partition("\n")[0]
+        raise UserError(f"device={named}: cannot be used here ({why}); say device=cpu, or leave it out") from error
+    return device
 
 
 def read_picture(image: Picture, channels: int = 3, value_range: Range | None = None) -> np.ndarray:
