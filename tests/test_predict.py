@@ -76,6 +76,13 @@ def test_a_device_that_is_not_there_is_named(name, checkpoint):
         aggmask.load(checkpoint, device=name)
 
 
+@pytest.mark.parametrize("size", [{"short_side": 0}, {"long_side": -5}, {"long_side": "wide"}])
+def test_a_size_without_sense_is_refused(size):
+    ((name, value),) = size.items()
+    with pytest.raises(UserError, match=f"{name}={value}: must be a whole number of pixels, 1 or more"):
+        aggmask.load("any.ckpt", **size)
+
+
 def test_patterns_single_files_and_equal_stems(checkpoint, pictures, tmp_path):
     assert len(predict.pictures(str(pictures / "*.jpg"))) == 3
     assert predict.pictures(str(pictures / "grey.png")) == [pictures / "grey.png"]

@@ -166,10 +166,13 @@ def load(
 
     Raises:
         UserError: see `read_checkpoint` and `assembly.published.from_published`; something is said of a checkpoint of
-            this package, which tells it by itself.
+            this package, which tells it by itself; a size or a device makes no sense.
     """
     from aggmask.assembly.published import from_published  # which builds on this file
 
+    for name, value in (("short_side", short_side), ("long_side", long_side)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UserError(f"{name}={value}: must be a whole number of pixels, 1 or more")
     content = read_file(checkpoint, trust_pickle)
     untold = {"base": base, "grids": grids, "mask_grids": mask_grids}
     untold |= {"categories": categories, "aggregation": aggregation}
