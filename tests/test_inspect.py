@@ -84,9 +84,27 @@ def test_nothing_found(run, tmp_path):
     assert status == 0
     assert "0 objects, 0 other candidates" in said
     assert "No object" in (tmp_path / "inspect.html").read_text()
-    status, said = run("figure=x.png", model="blind")
+    why = "no category score reaches the decoder's own score_threshold, 0.1"
+    assert why in (tmp_path / "inspect.html").read_text().replace("&#39;", "'")
+    for words in (["figure=x.png"], ["figure=x.png", "object=3"]):
+        status, said = run(*words, model="blind")
+        assert status == 2
+        assert f"figure=x.png: there is no candidate to draw: {why}" in said
+
+
+def test_candidates_alone_are_told_and_drawn(run, tmp_path):
+    status, said = run("output=null", "figure=x.png", "score_threshold=1")
     assert status == 2
-    assert "figure=x.png: no object scores 0.15; say a lower score_threshold" in said
+    assert "no object to draw: the best candidate ends with a score of" in said
+    best = re.search(r"object=\d+", said.partition("object=NUMBER")[2])[0]
+    assert run("output=null", "figure=x.png", "score_threshold=1", best)[0] == 0
+    assert (tmp_path / "x.png").is_file()
+
+
+def test_a_folder_is_no_checkpoint(run, place):
+    status, said = run(f"checkpoint={place}")
+    assert status == 2
+    assert f"is a folder; say a file in it: {place}/blind.ckpt or {place}/eager.ckpt" in said
 
 
 @pytest.mark.parametrize(

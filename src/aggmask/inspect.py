@@ -68,12 +68,17 @@ def _check(config: Mapping[str, Any]) -> None:
 
 def _write_figure(inspection: Inspection, config: Mapping[str, Any]) -> Path:
     from aggmask.inspection.figure import figure_of
+    from aggmask.inspection.words import why_no_object
 
     candidates, chosen = inspection.candidates, config["object"]
     count = len(candidates.fates)
+    if not count:
+        raise UserError(f"figure={config['figure']}: there is no candidate to draw: {why_no_object(candidates)}")
     if chosen is None and not candidates.shown:
-        least = config["score_threshold"]
-        raise UserError(f"figure={config['figure']}: no object scores {least}; say a lower score_threshold")
+        raise UserError(
+            f"figure={config['figure']}: no object to draw: {why_no_object(candidates)}; object=NUMBER draws any "
+            f"candidate, object={candidates.removed[0] + 1} the best one"
+        )
     if chosen is not None and (not isinstance(chosen, int) or not 1 <= chosen <= count):
         raise UserError(f"object={chosen}: must be the number of a candidate, from 1 to {count}")
     number = candidates.shown[0] if chosen is None else chosen - 1

@@ -29,6 +29,13 @@ def test_the_same_copy_of_another_class_is_shown():
     assert of(output).fates == [Fate.SHOWN, Fate.SHOWN]
 
 
+def test_what_is_not_shown_is_in_the_order_of_the_scores_that_it_ends_with():
+    output = level_of({(0, 1, 0): 0.8, (0, 1, 10): 0.7, (0, 1, 8): 0.25}, {0: APART[0], 10: APART[0], 8: APART[8]})
+    found = of(output)
+    assert found.fates == [Fate.SHOWN, Fate.DUPLICATE, Fate.WEAK]
+    assert found.removed == [2, 1]  # 0.7 * 0.135 < 0.25
+
+
 def test_every_other_fate():
     scores = {(0, 0, 0): 0.9, (0, 0, 2): 0.8, (0, 1, 8): 0.25, (0, 0, 10): 0.7, (0, 0, 5): 0.6}
     boxes = {0: APART[0], 2: APART[2], 8: APART[8], 10: (4, 4, 6, 6)}  # cell 10: 4 pixels at stride 8; 5: next to 0

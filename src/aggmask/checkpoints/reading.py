@@ -27,6 +27,9 @@ def read_file(path: str | Path, trust_pickle: bool = False, key: str = "checkpoi
         UserError: no such file, not a checkpoint, a damaged one, or one that holds more than plain values.
     """
     file = Path(path).expanduser()
+    if file.is_dir():
+        held = sorted(str(own) for own in file.iterdir() if own.suffix in (".ckpt", ".pth", ".pt"))
+        raise UserError(f"{key}={path}: is a folder; say a file" + (f" in it: {' or '.join(held[:3])}" if held else ""))
     if not file.is_file():
         raise UserError(f"{key}={path}: there is no such file")
     try:

@@ -39,16 +39,17 @@ class Candidates:
     scores: Tensor  # (n,) after it
     fates: list[Fate]  # n
     others: Counter[Fate]  # of those that did not enter
+    decoder: Decoder  # whose thresholds hold whatever a caller asks for
 
     @property
     def shown(self) -> list[int]:
         """Numbers of the objects that are shown, best first."""
-        return self._of(Fate.SHOWN, self.scores)
+        return [i for i in self._best_first if self.fates[i] is Fate.SHOWN]
 
     @property
     def removed(self) -> list[int]:
-        """Numbers of what entered and is not shown: duplicates before the others, each best first."""
-        return [i for fate in (Fate.DUPLICATE, Fate.SURPLUS, Fate.WEAK) for i in self._of(fate, self.found.scores)]
+        """Numbers of what entered and is not shown, best first."""
+        return [i for i in self._best_first if self.fates[i] is not Fate.SHOWN]
 
     @property
     def counts(self) -> dict[Fate, int]:
@@ -56,9 +57,9 @@ class Candidates:
         total = self.others + Counter(self.fates)
         return {fate: total[fate] for fate in Fate}
 
-    def _of(self, fate: Fate, scores: Tensor) -> list[int]:
-        order = scores.argsort(descending=True, stable=True).tolist()
-        return [i for i in order if self.fates[i] is fate]
+    @property
+    def _best_first(self) -> list[int]:
+        return self.scores.argsort(descending=True, stable=True).tolist()
 
 
 @torch.no_grad()
@@ -91,7 +92,7 @@ def examine(
     # Masks are dropped for their size before, and all but the best `nms_pre` after they are painted.
     left_out = Fate.SURPLUS if len(found) == decoder.nms_pre else Fate.SMALL
     others = Counter({Fate.NEIGHBOR: above - best, left_out: best - len(found)})
-    return Candidates(found, found.scores.new_tensor(of_cells), decay, scores, fates, others)
+    return Candidates(found, found.scores.new_tensor(of_cells), decay, scores, fates, others, decoder)
 
 
 def _fate(kept: bool, before: float, after: float, least: float) -> Fate:

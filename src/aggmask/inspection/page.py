@@ -10,7 +10,7 @@ from aggmask.inspection.candidates import Fate
 from aggmask.inspection.parts import key_of, parts_of, results_of
 from aggmask.inspection.pictures import OWN, RIVAL, base_picture, mask_picture, thumbnail
 from aggmask.inspection.trace import Inspection, Neighbor, Trace
-from aggmask.inspection.words import gathered, number_of, story_of
+from aggmask.inspection.words import gathered, number_of, story_of, why_no_object
 
 _DOT = (0.36, 0.02)  # most that a dot's radius is: of the cell's shorter side, of the picture's longer one
 _SCORES = 5  # categories whose best score is told where there is no object
@@ -56,13 +56,7 @@ def _facts(inspection: Inspection) -> str:
 def _notes(inspection: Inspection) -> list[str]:
     if inspection.candidates.shown:
         return []
-    best = max(inspection.candidates.scores.tolist(), default=None)
-    why = (
-        "no cell scores enough to become a candidate"
-        if best is None
-        else f"the best candidate ends with a score of {best:.2f}; a lower score_threshold shows it"
-    )
-    return [f"No object: {why}. Beside the picture are the highest category scores."]
+    return [f"No object: {why_no_object(inspection.candidates)}. Beside the picture are the highest category scores."]
 
 
 def _entry(inspection: Inspection, trace: Trace) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aggmask.inspection.candidates import Candidates
 from aggmask.inspection.trace import Neighbor, Trace
 
 
@@ -42,3 +43,16 @@ def gathered(trace: Trace) -> str:
     if any(neighbor.direct for neighbor in trace.neighbors):
         text += " The nearest representation is also added to what comes out."
     return f"{text} Without any representation the mask would keep an IoU of {trace.iou_without_any:.2f}."
+
+
+def why_no_object(candidates: Candidates) -> str:
+    """Why a picture has no object, in half a sentence, and what would show one, if anything does."""
+    decoder, best = candidates.decoder, max(candidates.scores.tolist(), default=None)
+    if not sum(candidates.counts.values()):
+        return f"no category score reaches the decoder's own score_threshold, {decoder.score_threshold:g}"
+    if best is None:
+        return "every mask is too small for its level"
+    ends = f"the best candidate ends with a score of {best:.2f}"
+    if best < decoder.keep_threshold:
+        return f"{ends}, below the decoder's own keep_threshold, {decoder.keep_threshold:g}"
+    return f"{ends}; a lower score_threshold shows it"
