@@ -53,7 +53,7 @@ bench: $(READY)  ## what everything costs, against baselines: an hour and a half
 	$(RUN) -m benchmarks $(PARTS)
 
 bench-quick: $(READY)  ## the same at small sizes: about 10 minutes
-	$(RUN) -m benchmarks --quick --output runs/benchmarks-quick $(PARTS)
+	$(RUN) -m benchmarks --quick $(PARTS)
 
 lint: $(READY)  ## what the code must look like
 	$(RUN) -m ruff check .

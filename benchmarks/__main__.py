@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,8 @@ def measure(parts: Sequence[str], settings: Settings, output: Path) -> list[Figu
     Every figure is written when it is there, so that a stop loses one measurement.
 
     Raises:
-        SystemExit: the folder cannot be written, or holds figures of another machine or of other settings.
+        SystemExit: the folder cannot be written, or holds figures of another machine or of other settings; there is
+            nothing to measure here; Ctrl-C.
     """
     from benchmarks import report
 
@@ -45,13 +47,24 @@ def measure(parts: Sequence[str], settings: Settings, output: Path) -> list[Figu
     def tell(text: str) -> None:
         print(f"{(time.monotonic() - begin) / 60:6.1f} min  {part}: {text}", file=sys.stderr, flush=True)
 
-    for part in parts:
-        for figure in figures_of(part)(settings, tell):
-            figures.append(replace(figure, time=time.strftime("%Y-%m-%d %H:%M"), commit=here["commit"] or ""))
-            earlier = [f for f in earlier if (f.part, f.name, f.unit) != (figure.part, figure.name, figure.unit)]
-            report.write(output, [*earlier, *figures], here, asdict(settings))
-        earlier = [f for f in earlier if f.part != part]  # what this part no longer has
+    try:
+        for part in parts:
+            for figure in figures_of(part)(settings, tell):
+                figures.append(replace(figure, time=time.strftime("%Y-%m-%d %H:%M"), commit=here["commit"] or ""))
+                earlier = [f for f in earlier if (f.part, f.name, f.unit) != (figure.part, figure.name, figure.unit)]
+                report.write(output, [*earlier, *figures], here, asdict(settings))
+            earlier = [f for f in earlier if f.part != part]  # what this part no longer has
+    except KeyboardInterrupt:
+        report.draw(output, [*earlier, *figures], here)
+        left = " ".join(parts[parts.index(part) :])
+        print(
+            f"\nstopped; what was measured is in {output}: for the rest say {left} and the same options",
+            file=sys.stderr,
+        )
+        sys.exit(128 + signal.SIGINT)
     figures = [*earlier, *figures]
+    if not figures:
+        sys.exit(f"python -m benchmarks: nothing to measure here for {' '.join(parts)}, as said above")
     report.write(output, figures, here, asdict(settings))
     report.draw(output, figures, here)
     print(report.table(figures, here))
@@ -74,7 +87,7 @@ def arguments(words: Sequence[str] | None = None) -> tuple[list[str], Settings, 
     parser.add_argument(
         "--whole", choices=MODELS, action="append", help="of whole networks, measure this model's only; may be repeated"
     )
-    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder of the results")
+    parser.add_argument("--output", type=Path, help="by default runs/benchmarks, or runs/benchmarks-quick")
     given = parser.parse_args(words)
     if unknown := [part for part in given.parts if part not in PARTS]:
         parser.error(f"no part {', '.join(unknown)}: there are {', '.join(PARTS)}")
@@ -84,7 +97,8 @@ def arguments(words: Sequence[str] | None = None) -> tuple[list[str], Settings, 
         parser.error("--repeats and --threads are 1 or more")
     if given.whole:
         changes["whole"] = tuple(given.whole)
-    return list(dict.fromkeys(given.parts or PARTS)), replace(settings, **changes), given.output
+    output = given.output or Path("runs/benchmarks-quick" if given.quick else "runs/benchmarks")
+    return list(dict.fromkeys(given.parts or PARTS)), replace(settings, **changes), output
 
 
 def main() -> None:

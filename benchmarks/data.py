@@ -136,7 +136,7 @@ def figures(settings: Settings, tell: Callable[[str], None]) -> Iterator[Figure]
     ours, plain, pasted = (found[form]["rate"] for form in forms)
     target, label = settings.target(5.0), "training pictures"
     yield Figure("data", label, "images/s", ours, "torchvision v2", plain, target=target)
-    yield Figure("data", f"{label}, every second with copy-paste", "images/s", pasted, "without", ours)
+    yield Figure("data", f"{label}, every second with copy-paste", "images/s", pasted, "the same without it", ours)
     cases = {form: Case("benchmarks.data:opening", {"form": form, "annotated": settings.annotated}) for form in FORMS}
     found = interleaved(cases, settings.repeats, 1, tell, warmups=0, separate=settings.separate)
     ours, plain, label = found["aggmask"], found["plain"], f"{settings.annotated} images"

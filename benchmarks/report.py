@@ -44,14 +44,14 @@ def table(figures: Sequence[Figure], machine: Mapping[str, Any]) -> str:
 
 
 def _origins(figures: Sequence[Figure]) -> list[str]:
-    """A line for each part whose code is known: when it was measured, and which code."""
+    """A line for each part: when it was measured, and which code; none where no figure says either (old records)."""
     lines = []
     for part in dict.fromkeys(figure.part for figure in figures):
         own = [figure for figure in figures if figure.part == part]
-        if commits := sorted({figure.commit for figure in own} - {""}):
-            times = sorted({figure.time for figure in own})
-            lines.append(f"{part}: {' to '.join(dict.fromkeys([times[0], times[-1]]))}, commit {', '.join(commits)}")
-    return lines
+        times, commits = (sorted(set(said) - {""}) for said in ([f.time for f in own], [f.commit for f in own]))
+        when = " to ".join(dict.fromkeys([times[0], times[-1]])) if times else "time not known"
+        lines.append(f"{part}: {when}, commit {', '.join(commits) or 'not known'}")
+    return lines if any(figure.time or figure.commit for figure in figures) else []
 
 
 def _row(figure: Figure) -> tuple[str, ...]:
@@ -169,18 +169,17 @@ def _draw_stages(axes: Axes, stages: Sequence[Figure]) -> None:
         axes.barh(list(bars), widths, left=left, label=stage)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.invert_yaxis()
-    axes.set_xlabel("seconds")
+    axes.set_xlabel("seconds (less is better)")
     axes.legend(fontsize="small", ncols=2)
 
 
 def _draw_ratios(axes: Axes, figures: Sequence[Figure]) -> None:
-    names = [
-        f"{f.part}: {f.name}, {'speed' if f.sense == 'speed' else f'{f.unit}, share'} of {f.baseline}" for f in figures
-    ]
+    names = [f"{f.part}: {f.name}, {'speed' if f.sense == 'speed' else f.unit} against {f.baseline}" for f in figures]
     ratios = [f.ratio for f in figures]
     spread = [[r - min(f.ratios) for f, r in zip(figures, ratios, strict=True)]]
     spread.append([max(f.ratios) - r for f, r in zip(figures, ratios, strict=True)])
-    axes.barh(names, ratios, xerr=spread, color="tab:blue", error_kw={"lw": 1})
+    colors = ["tab:blue" if f.sense == "speed" else "tab:orange" for f in figures]
+    axes.barh(names, [r - 1 for r in ratios], left=1, xerr=spread, color=colors, error_kw={"lw": 1})
     for place, figure in enumerate(figures):
         if figure.target is not None:
             axes.plot([figure.target] * 2, [place - 0.4, place + 0.4], color="tab:red")
@@ -188,7 +187,10 @@ def _draw_ratios(axes: Axes, figures: Sequence[Figure]) -> None:
     axes.set_xscale("log")
     axes.tick_params(axis="y", labelsize="small")
     axes.invert_yaxis()
-    axes.set_xlabel("ratio (red: target)")
+    axes.set_title(
+        "blue, speed: right of 1 is faster; orange, memory: left of 1 is less; red: target", fontsize="medium"
+    )
+    axes.set_xlabel("ratio to the baseline, of the repeats the median with least and most")
 
 
 def _draw_curves(panel: SubFigure, rows: int, curves: Mapping[tuple[str, str], Sequence[Figure]]) -> None:
@@ -205,6 +207,7 @@ def _draw_curve(axes: Axes, name: str, unit: str, points: Sequence[Figure]) -> N
     axes.plot(x, y, marker="o", ms=3)
     axes.fill_between(x, low, high, alpha=0.3)
     axes.set_title(name, fontsize="small")
+    axes.set_xlabel(name.rpartition(" by ")[2], fontsize="small")
     axes.set_ylabel(unit)
     if max(x) > 100 * max(min(x), 1e-9):
         axes.set_xscale("log")

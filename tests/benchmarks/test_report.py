@@ -62,8 +62,11 @@ def test_parts_are_measured_piece_by_piece_and_a_stop_loses_one_figure(tmp_path,
     parts = {"data": lambda settings, tell: iter([FIGURES[3]]), "training": stopped}
     monkeypatch.setattr(command, "figures_of", parts.get)
     assert [f.name for f in command.measure(["data"], QUICK, tmp_path)] == ["pictures"]
-    with pytest.raises(KeyboardInterrupt):
-        command.measure(["training"], QUICK, tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        command.measure(["data", "training", "gpu"], QUICK, tmp_path)
+    assert stop.value.code == 130
+    assert f"what was measured is in {tmp_path}: for the rest say training gpu" in capsys.readouterr().err
+    assert (tmp_path / "benchmarks.png").stat().st_size > 10_000
     written = json.loads((tmp_path / "benchmarks.json").read_text())["figures"]
     assert [row["name"] for row in written] == ["pictures", "AggMask, head"]
     assert all(row["time"] for row in written)
@@ -74,7 +77,9 @@ def test_parts_are_measured_piece_by_piece_and_a_stop_loses_one_figure(tmp_path,
 
 
 def test_the_plot_has_stages_ratios_and_curves():
-    stages, ratios, curve, *unused = plot(FIGURES, MACHINE).axes
+    stages, ratios, curve, *unused = plot(
+        [replace(f, curve=f.curve and "step by objects") for f in FIGURES], MACHINE
+    ).axes
     assert len(unused) == 3
     assert not any(axes.axison for axes in unused)
     assert [t.get_text() for t in stages.get_yticklabels()] == [
@@ -83,7 +88,13 @@ def test_the_plot_has_stages_ratios_and_curves():
     ]
     assert [bar.get_width() for bar in stages.patches] == [1.0, 2.0]
     assert len(ratios.patches) == 3  # neither stages nor points of curves
-    assert curve.get_title() == "step"
+    assert {bar.get_x() for bar in ratios.patches} == {1}
+    ends = [1 + bar.get_width() for bar in ratios.patches]
+    assert ends == pytest.approx([FIGURES[0].ratio, 0.5, FIGURES[3].ratio])
+    assert "right of 1 is faster" in ratios.get_title()
+    assert ratios.get_yticklabels()[1].get_text() == "training: AggMask, head, MB against dense"
+    assert curve.get_title() == "step by objects"
+    assert curve.get_xlabel() == "objects"
     assert curve.lines[0].get_xydata().tolist() == [[1.0, 1.0], [1000.0, 1000.0]]
     assert curve.get_xscale() == curve.get_yscale() == "log"
     low, high = curve.get_ylim()
@@ -99,6 +110,11 @@ def test_figures_say_of_which_code_they_are(tmp_path):
     lines = (tmp_path / "benchmarks.txt").read_text().splitlines()
     assert lines[0] == "processor Abacus, cores 2, threads 1, torch 2.9"
     assert lines[1:3] == ["training: today, commit abc", "data: before, commit def"]
+    figures[1] = replace(figures[1], commit="")
+    assert table(figures, machine).splitlines()[1:3] == [
+        "training: today, commit abc",
+        "data: before, commit not known",
+    ]
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
@@ -132,6 +148,12 @@ def test_words_are_read_before_anything_slow_is_imported(module):
     assert all(callable(command.figures_of(part)) for part in command.PARTS)
 
 
+def test_nothing_to_measure_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "figures_of", lambda part: lambda settings, tell: iter([]))
+    with pytest.raises(SystemExit, match="nothing to measure here for gpu"):
+        command.measure(["gpu"], QUICK, tmp_path)
+
+
 def test_the_plot_of_nothing_is_a_plot():
     assert plot([], MACHINE).axes == []
 
@@ -139,6 +161,7 @@ def test_the_plot_of_nothing_is_a_plot():
 def test_the_command_line_chooses_parts_and_sizes():
     parts, settings, output = command.arguments([])
     assert (parts, settings, str(output)) == (list(command.PARTS), FULL, "runs/benchmarks")
+    assert str(command.arguments(["--quick"])[2]) == "runs/benchmarks-quick"
     parts, settings, output = command.arguments(["data", "growth", "--quick", *OPTIONS])
     assert (parts, str(output)) == (["data", "growth"], "x")
     assert command.arguments(["data", "growth", "data"])[0] == ["data", "growth"]
