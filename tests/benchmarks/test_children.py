@@ -78,7 +78,7 @@ def test_of_a_terminal_s_signals_a_command_hears_from_here_alone():
     assert run_to_its_end([sys.executable, "-c", asks]) == 41
 
 
-@pytest.mark.parametrize("code", [RUN, POOL])
+@pytest.mark.parametrize("code", [RUN, POOL], ids=["command", "pool"])
 def test_none_outlives_a_study_that_is_killed(code, tmp_path):
     (tmp_path / "its_main.py").write_text(code)
     process = start("its_main", cwd=tmp_path)
@@ -87,7 +87,7 @@ def test_none_outlives_a_study_that_is_killed(code, tmp_path):
     until(lambda: not is_alive(int((tmp_path / "begun").read_text())), seconds=20)
 
 
-@pytest.mark.parametrize(("parent", "bound"), [(os.getppid(), [1]), (os.getpid(), [])])
+@pytest.mark.parametrize(("parent", "bound"), [(os.getppid(), [1]), (os.getpid(), [])], ids=["parent", "another"])
 def test_a_sweep_ends_with_the_study_that_started_it(parent, bound, monkeypatch):
     ends = []
     monkeypatch.setattr(train, "end_with_parent", lambda: ends.append(1))
