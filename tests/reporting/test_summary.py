@@ -70,9 +70,7 @@ def test_objects_that_touch_have_numbers_of_their_own(sweep, truth, monkeypatch)
     shown = cells(summary)[0][headings.index("ΔAP touching [95 %]")]
     assert shown.value == pytest.approx(summary.rows[0].differences["APt"].value)
     assert "Touching: objects with another one of their category at most 2 pixels away." in explanation(summary)
-    assert [axes.get_xlabel() for axes in figures.differences(summary).axes][-2:] == [
-        "touching: AP points", "apart: AP points",
-    ]  # fmt: skip
+    assert [axes.get_title() for axes in figures.differences(summary).axes][-2:] == ["touching", "apart"]
 
 
 def test_equal_results_differ_by_nothing(sweep):
