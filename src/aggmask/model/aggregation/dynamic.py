@@ -40,7 +40,8 @@ class DynamicAggregation(nn.Module):
         context_layers: 1 or 2 convolutions to the context.
         init: what the representations start with: "published" the logit of the prior, which saturates the network
             in short trainings; "zero" learns faster there (a predicted bank has no such start).
-        residual: add the nearest cell's representation to the result, so that the network starts as plain SOLO.
+        residual: add the nearest cell's representation to the result, so that the network starts as plain SOLO; of
+            deformable neighbors the one that moved away from there.
         weights: maker of what gives each cell's numbers: `CategoryWeights` (AggMask) or `BranchWeights` (AggMask*).
         neighbors: maker of what places the window: `FixedWindow` or `DeformableWindow`.
 
