@@ -52,7 +52,7 @@ PARTS ?=
 bench: $(READY)  ## what everything costs, against baselines: an hour and a half on 2 cores; piece by piece: PARTS="data growth"
 	$(RUN) -m benchmarks $(PARTS)
 
-bench-quick: $(READY)  ## the same at small sizes: about 10 minutes
+bench-quick: $(READY)  ## the same at small sizes: 17 minutes on 2 cores
 	$(RUN) -m benchmarks --quick $(PARTS)
 
 lint: $(READY)  ## what the code must look like
