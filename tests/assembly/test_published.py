@@ -38,6 +38,20 @@ def grids(case: GoldenCase) -> dict[str, list[int]]:
     return {"grids": [v.grid for v in case.levels], "mask_grids": [v.mask_grid for v in case.levels]}
 
 
+def checkpoint_of(*overrides: str) -> tuple[dict, dict]:
+    """A checkpoint with names and shapes of all weights but no numbers, and the parts of its configuration."""
+    cfg = composed(*overrides)
+    wanted = {part: plain(cfg[part]) for part in PARTS}
+    wanted["model"]["backbone"]["pretrained"] = False
+    with torch.device("meta"):
+        weights = build(wanted["model"], num_classes=80).state_dict()
+    content = {
+        "state_dict": {f"segmenter.{n}": v for n, v in weights.items()},
+        "hyper_parameters": {**wanted, "categories": [[c.id, c.name] for c in COCO_CATEGORIES]},
+    }
+    return content, wanted
+
+
 def same(found: dict, expected: dict) -> None:
     assert found.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in found.items())
@@ -118,18 +132,17 @@ def test_what_has_no_place_is_named(name, value, said):
     ],
 )
 def test_the_weights_of_a_published_model_lead_to_its_experiment(experiment, file, expected):
-    cfg = composed(f"experiment={experiment}")
-    wanted = {part: plain(cfg[part]) for part in PARTS}
-    wanted["model"]["backbone"]["pretrained"] = False
-    with torch.device("meta"):  # names and shapes lead there
-        weights = build(wanted["model"], num_classes=80).state_dict()
-    content = {
-        "state_dict": {f"segmenter.{n}": v for n, v in weights.items()},
-        "hyper_parameters": {**wanted, "categories": [[c.id, c.name] for c in COCO_CATEGORIES]},
-    }
+    content, wanted = checkpoint_of(f"experiment={experiment}")
     recipe = from_published(as_published(content), file)["hyper_parameters"]
     assert {part: recipe[part] for part in PARTS} == wanted
     assert recipe["categories"] == [[c.id, c.name] for c in COCO_CATEGORIES]
+
+
+def test_parts_that_were_never_published_together_are_refused():
+    weights = as_published(checkpoint_of("experiment=solo_r50_agg", "model/aggregation/weights=branch")[0])
+    for base in (None, "solo_r50_agg"):
+        with pytest.raises(UserError, match="no published model has these kernels, this aggregation and its weights"):
+            from_published(weights, "model.pth", base=base)
 
 
 def test_category_grids_are_those_of_the_masks_where_nothing_speaks_against_it(caplog):

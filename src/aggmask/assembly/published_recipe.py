@@ -45,9 +45,14 @@ def configuration_for(
     first = None
     for name, cfg in configurations:
         if not _is_kind(cfg, found):
+            likeliest = _experiments(found, file_name)[0]
+            if name == likeliest:
+                raise UserError(
+                    "no published model has these kernels, this aggregation and its weights together; what can be "
+                    "converted are SOLO, SOLOv2, AggMask and AggMask*"
+                )
             raise UserError(
-                f"base={name}: is another kind of model than the weights; of their kind is for one "
-                f"base={_experiments(found, file_name)[0]}"
+                f"base={name}: is another kind of model than the weights; of their kind is for one base={likeliest}"
             )
         first = first or (name, cfg)
         if _fits(cfg, found, grids, mask_grids):
