@@ -40,6 +40,7 @@ LONGEST = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    assert all(file.is_file() for file in places), "a name in LONGEST is that of no file"
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from aggmask.errors import UserError
+from aggmask.geometry.frame import CANVAS_MULTIPLE
 from aggmask.structures import GridLevel
 
 PYRAMID_STRIDES = (4, 8, 16, 32, 64)  # of P2..P6
-LEVEL_STRIDES = (8, 16, 32)  # which divide a canvas, so that a level's masks and its targets have one size
+# Those that divide a canvas, so that a level's masks and its targets have one size.
+LEVEL_STRIDES = tuple(stride for stride in PYRAMID_STRIDES[1:] if CANVAS_MULTIPLE % stride == 0)
 MASK_STRIDE = PYRAMID_STRIDES[0]  # of the finest masks of any head, and of those that are compared
 
 

@@ -36,12 +36,10 @@ def group(runs: Sequence[Run]) -> list[Variant]:
     kinds: dict[str, list[Run]] = {}
     for run in runs:
         identity = _identity(run) if run.config else alike.get(frozenset(_typed(run)), _identity(run))
-        kinds.setdefault(identity, []).append(run)
-    groups: list[list[Run]] = []
-    for members in kinds.values():
-        same = next((group for group in groups if _newer_or_older(group[0], members[0])), None)
-        groups.append(members) if same is None else same.extend(members)
-    groups = [sorted(members, key=runs.index) for members in groups]
+        if identity not in kinds:
+            kinds[identity] = next((members for members in kinds.values() if _newer_or_older(members[0], run)), [])
+        kinds[identity].append(run)
+    groups = list({id(members): members for members in kinds.values()}.values())
     first = [next((run for run in members if run.config), members[0]) for members in groups]
     settings = _differences([_typed(run) for run in first])
     if len({frozenset(own) for own in settings}) < len(groups):  # nobody wrote down what was typed, or too little was
