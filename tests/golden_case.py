@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from aggmask.checkpoints.published import to_ours
+from aggmask.decoding.decode import Decoder
 from aggmask.geometry.frame import Frame
 from aggmask.geometry.grid import make_levels
 from aggmask.model.aggregation.dynamic import DynamicAggregation
@@ -87,11 +88,34 @@ class GoldenCase:
         return 5 if asked == 4 and (equal or self.cfg.get("interpolation_mode", 4) == 5) else asked
 
     @cached_property
+    def network(self) -> dict[str, int]:
+        """Of the aggregation, as this package names its options."""
+        return {
+            "window": self.window,
+            "layers": self.cfg.get("conv_layer_for_comb", 3),
+            "kernel": self.cfg.get("conv_kernel_for_comb", 3),
+            "channels": self.cfg.get("conv_intermediate_channel_number_for_comb", 4),
+        }
+
+    @cached_property
     def assigner(self) -> Assigner:
-        """As published: SOLOv2 trains a shared cell's mask towards every object that claims it."""
-        kind = self.meta["kind"]
-        min_area = 10 if kind.startswith("agg") else 1
-        return Assigner(min_area=min_area, shared_cells="all" if kind == "solov2" else "last")
+        """As published: SOLOv2 trains a shared cell's mask towards every object that claims it, a small one too."""
+        v2 = self.meta["kind"] == "solov2"
+        return Assigner(min_area=1 if v2 else 10, shared_cells="all" if v2 else "last")
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """As published: AggMask's heads have a category threshold of their own."""
+        test = self.meta["test"]
+        return Decoder(
+            score_threshold=0.1 if self.meta["kind"].startswith("agg") else test["score_thr"],
+            mask_threshold=test["mask_thr"],
+            nms_pre=test["nms_pre"],
+            kernel=test["kernel"],
+            sigma=test["sigma"],
+            keep_threshold=test["update_thr"],
+            max_detections=test["max_per_img"],
+        )
 
     @cached_property
     def head(self) -> Head:
@@ -124,10 +148,7 @@ class GoldenCase:
         weights = {"weights": partial(BranchWeights, width=width, depth=depth)} if kind == "aggstar" else {}
         return partial(
             DynamicAggregation,
-            window=self.window,
-            layers=cfg.get("conv_layer_for_comb", 3),
-            kernel=cfg.get("conv_kernel_for_comb", 3),
-            channels=cfg.get("conv_intermediate_channel_number_for_comb", 4),
+            **self.network,
             context_channels=cfg.get("context_feature_channel", 16),
             context_layers=cfg.get("context_agg_layer", 2),
             **weights,
@@ -171,8 +192,12 @@ def published_objects(bitmaps: torch.Tensor, boxes: torch.Tensor, labels: torch.
     centers = torch.stack([(full.sum(1) * columns).sum(1), (full.sum(2) * rows).sum(1)], 1) / areas[:, None].clamp(
         min=1
     )
-    masks = {
-        s: (F.interpolate(full[None], scale_factor=1 / s, mode="bilinear")[0] >= 0.5).to(torch.uint8)
-        for s in (4, 8, 16)
-    }
+    resized = partial(F.interpolate, mode="bilinear") if len(full) else _resized_nothing
+    masks = {s: (resized(full[None], scale_factor=1 / s)[0] >= 0.5).to(torch.uint8) for s in (4, 8, 16)}
     return Objects(labels=labels, boxes=boxes, centers=centers, areas=areas, masks=masks)
+
+
+def _resized_nothing(masks: torch.Tensor, scale_factor: float) -> torch.Tensor:
+    """(1, 0, H, W) to its scale, which `interpolate` refuses."""
+    height, width = (int(side * scale_factor) for side in masks.shape[-2:])
+    return masks.new_zeros(1, 0, height, width)

@@ -179,7 +179,7 @@ def test_proposed_words_work_when_pasted(run, tmp_path):
     status, said = run(*words, *proposed)
     assert status == 0
     assert lost(said) == (then, then)
-    assert "keep the grids" in said
+    assert "the experiment's grids will do" in said
 
 
 def test_each_word_about_cells_does_something(run, tmp_path):

@@ -72,9 +72,15 @@ def test_another_root_is_evaluated_as_it_is(trained, tmp_path):
     other = make_coco(tmp_path / "other", images=1, val_images=3, seed=5)
     overrides = [f"checkpoint={trained[1]}", f"data.root={other}", f"output={tmp_path}/out", "trainer.accelerator=cpu"]
     overrides = [o if not o.startswith("data.") else f"+{o}" for o in overrides]
-    evaluate.evaluate(evaluate.plain(composed(*overrides, command="evaluate")))
-    seen = {found["image_id"] for found in json.loads((tmp_path / "out" / "results.json").read_text())}
-    assert seen == {1005, 1015, 1025}
+    numbers = evaluate.evaluate(evaluate.plain(composed(*overrides, command="evaluate")))["numbers"]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {found["image_id"] for found in results} == {1005, 1015, 1025}
+    reference = COCOeval(
+        truth := COCO(str(other / "annotations" / "instances_val2017.json")), truth.loadRes(results), "segm"
+    )
+    for step in (reference.evaluate, reference.accumulate, reference.summarize):
+        step()
+    assert list(numbers.values()) == reference.stats.tolist()  # to the last bit
 
 
 def test_categories_are_matched_by_name(trained, tmp_path):

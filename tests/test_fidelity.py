@@ -33,7 +33,7 @@ def test_the_test_that_holds_a_point_exists(named):
 @pytest.mark.parametrize(
     ("experiment", "warmup_start", "epochs", "depths", "min_area"),
     [
-        ("solo_r50", 1 / 3, 36, (7, 7), 1),
+        ("solo_r50", 1 / 3, 36, (7, 7), 10),
         ("solo_r101_agg", 1 / 3, 36, (7, 7), 10),
         ("solov2_r50", 0.01, 36, (4, 4), 1),
         ("solov2_light_r18", 0.01, 36, (2, 2), 1),

@@ -31,6 +31,13 @@ def test_linear_rule_is_applied_and_told(caplog):
     assert recipe(reference_batch=None).scaled_lr(4) == 0.01
 
 
+def test_a_warm_up_beyond_the_end_is_told(caplog):
+    for steps, told in ((500, True), (501, False)):
+        caplog.clear()
+        recipe(reference_batch=None).configure([("weight", torch.nn.Parameter(torch.zeros(1)))], steps, 16)
+        assert ("the whole training has 500 steps" in caplog.text) == told
+
+
 def test_configured_optimizer_follows_the_schedule():
     weight = torch.nn.Parameter(torch.zeros(1))
     made = recipe(warmup_steps=0, schedule=StepSchedule([0.5], 0.1)).configure(

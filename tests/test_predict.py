@@ -94,8 +94,11 @@ def test_patterns_single_files_and_equal_stems(checkpoint, pictures, tmp_path):
     (tmp_path / "a [1]" / "b.png").touch()
     assert len(predict.pictures(str(tmp_path / "a [1]"))) == 1
     (tmp_path / "a [1]" / "b.png").unlink()
+    (tmp_path / "frames.png").mkdir()
     with pytest.raises(UserError, match="a folder without pictures"):
         predict.pictures(str(tmp_path))
+    (tmp_path / "frames.png" / "c.JFIF").touch()
+    assert predict.pictures(str(tmp_path)) == [tmp_path / "frames.png" / "c.JFIF"]
 
 
 def test_a_broken_picture_is_named_and_the_others_are_done(checkpoint, pictures, monkeypatch, capsys, tmp_path):
@@ -123,6 +126,28 @@ def test_no_overlay_replaces_a_picture(checkpoint, pictures, monkeypatch, capsys
         assert "grey.png, which is one of the pictures of source; name another folder" in said
     assert sorted((tmp_path / "in").iterdir()) == sorted(kept)
     assert all(file.read_bytes() == (pictures / file.name).read_bytes() for file in kept)
+
+
+def test_what_others_wrote_is_not_replaced(checkpoint, pictures, monkeypatch, capsys, tmp_path):
+    (tmp_path / "grey.png").write_text("another picture")
+    arguments = [f"checkpoint={checkpoint}", f"source={pictures}/grey.png"]
+    assert command(monkeypatch, capsys, predict, *arguments, f"output={tmp_path}/out")[0] == 0
+    assert command(monkeypatch, capsys, predict, *arguments, f"output={tmp_path}/out")[0] == 0  # its own overlay
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.ckpt").touch()
+    for output, told in ((tmp_path, "was not written by predict"), (tmp_path / "run", "is the folder of a training")):
+        status, said = command(monkeypatch, capsys, predict, *arguments, f"output={output}")
+        assert status == 2
+        assert told in said
+    assert (tmp_path / "grey.png").read_text() == "another picture"
+
+
+def test_a_threshold_beyond_the_scores_is_refused(checkpoint, monkeypatch, capsys):
+    status, said = command(
+        monkeypatch, capsys, predict, f"checkpoint={checkpoint}", "source=x", "output=y", "score_threshold=2"
+    )
+    assert status == 2
+    assert "score_threshold=2: must be from 0 to 1" in said
 
 
 def test_results_name_files_from_the_source_folder(checkpoint, pictures, monkeypatch, capsys, tmp_path):
@@ -154,11 +179,9 @@ def test_a_picture_has_the_channels_of_the_model(channels, pictures, monkeypatch
     monkeypatch.setattr("aggmask.assembly.build.load", lambda *arguments: Model())
     image = Image.open(pictures / "rgba.png")
     image.putalpha(7)
-    image.save(tmp_path / "faint.png")
-    keys = dict.fromkeys(("device", "short_side", "long_side"))
-    predict.predict(keys | {
-        "checkpoint": "", "source": str(tmp_path / "faint.png"), "output": str(tmp_path / "out"), "score_threshold": 0.3
-    })  # fmt: skip
+    image.save(faint := tmp_path / "faint.png")
+    keys = dict.fromkeys(("device", "short_side", "long_side")) | dict.fromkeys(("checkpoint", "source"), str(faint))
+    predict.predict(keys | {"output": str(tmp_path / "out"), "score_threshold": 0.3})
     assert seen[0].shape == (*SIZE, channels)
     if channels == 4:
         assert (seen[0][..., 3] == 7).all()

@@ -191,6 +191,15 @@ def test_a_run_that_is_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_
         run(coco, tmp_path, "plain", f"resume={tmp_path}/best.ckpt")
 
 
+def test_a_run_whose_folder_moves_keeps_its_best_checkpoint(coco, whole, tmp_path, recwarn):
+    with pytest.raises(Interrupted):
+        run(coco, tmp_path / "old", "plain", *end_at(*MOMENTS["second epoch"]))
+    (tmp_path / "old").rename(tmp_path / "new")
+    run(coco, tmp_path / "new", "plain", "resume=auto")
+    assert not [warning for warning in recwarn if "dirpath has changed" in str(warning.message)]
+    same(tmp_path / "new", whole("plain"))
+
+
 def test_a_finished_run_is_left_as_it_is(coco, whole, tmp_path, caplog):
     shutil.copytree(whole("plain"), tmp_path, dirs_exist_ok=True)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix in (".ckpt", ".csv", ".json")}

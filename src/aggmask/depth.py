@@ -67,8 +67,12 @@ def eight_bits(values: np.ndarray, value_range: Range | None = None) -> np.ndarr
 
 def shallow(image: Image.Image, value_range: Range | None = None) -> Image.Image:
     """A Pillow picture, of 8 bits where it has more; see `eight_bits`."""
-    deep = image.mode == "F" or image.mode.startswith("I")
-    return Image.fromarray(eight_bits(np.asarray(image), value_range)) if deep else image
+    return Image.fromarray(eight_bits(np.asarray(image), value_range)) if is_deep(image) else image
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether a Pillow picture has one channel of more than 8 bits."""
+    return image.mode == "F" or image.mode.startswith("I")
 
 
 def largest_share(image: Image.Image, value_range: Range | None = None) -> float | None:

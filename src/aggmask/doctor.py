@@ -45,6 +45,7 @@ def doctor(cfg: DictConfig) -> list[Report]:
     reports = []
     for split in splits:
         reports.append(examine_split(split, data, cfg))
+        reports[-1].advises = split is splits[0]
         print(as_text(reports[-1], cfg.examples))
     if cfg.html is not None:
         write_page(reports, cfg.html)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aggmask.assembly.command import hydra_task, run_command
 from aggmask.assembly.config import plain, register_resolvers
+from aggmask.checkpoints.run_folder import checkpoint_file
 from aggmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
         config: plain content of `conf/evaluate.yaml`. What its `data`, `decoder` and `metric` say is laid over what
             the checkpoint says; another `data.root` than the checkpoint's is taken as it is there.
     """
+    checkpoint_file(config["checkpoint"])
     from aggmask.assembly.build import build, build_trainer, load_module
 
     overrides = {part: config[part] for part in ("data", "decoder", "metric")}
@@ -49,9 +51,7 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
             log.error("The detections are not kept: %s", fault)
         raise
     _write(module, folder)
-    numbers = {
-        name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items() if "/" in name
-    }
+    numbers = {name: float(value) for name, value in module.metric.compute().items()}  # Lightning rounds what it logs
     per_category = list(module.metric.per_category().values())
     if trainer.is_global_zero:
         print(report(numbers, per_category))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aggmask.assembly.command import hydra_task, run_command
 from aggmask.assembly.config import plain, register_resolvers
+from aggmask.checkpoints.run_folder import checkpoint_file
 from aggmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def inspect(config: Mapping[str, Any]) -> Inspection:
     Raises:
         UserError: checkpoint or picture cannot be read, a file cannot be written, or there is no such candidate.
     """
+    checkpoint_file(config["checkpoint"])
     from aggmask.assembly.build import load
     from aggmask.drawing.page import write_page
     from aggmask.inspection.page import render

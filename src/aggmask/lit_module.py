@@ -51,6 +51,7 @@ class SegmentationModule(pl.LightningModule):
         self.metric: CocoMaskAP | None = None
         self.split_steps = False  # see callbacks.split_step
         self.step: Step | None = None  # the latest
+        self.evaluated_at: int | None = None  # step of the optimizer after which the latest evaluation was
         self.replayed_epoch: int | None = None  # of a step that is run again, without a trainer
 
     def setup(self, stage: str) -> None:
@@ -122,6 +123,7 @@ class SegmentationModule(pl.LightningModule):
         if self.trainer.sanity_checking:
             self.metric.reset()
             return
+        self.evaluated_at = self.trainer.global_step
         values = self.metric.compute()
         self.log_dict({f"val/{name}": value.float() for name, value in values.items()})
         self.log("val_AP", values["AP"].float(), prog_bar=True, logger=False)

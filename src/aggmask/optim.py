@@ -84,6 +84,13 @@ class OptimizerRecipe:
             layer_depths: says how often `layer_decay` applies to a parameter; never, where it names none.
         """
         lr = self.scaled_lr(images_per_step)
+        if total_steps <= self.warmup_steps:
+            log.warning(
+                "optim.warmup_steps=%d, and the whole training has %d steps: its learning rate will not be reached. "
+                "Say fewer, or train longer",
+                self.warmup_steps,
+                total_steps,
+            )
         depths = {} if self.layer_decay is None else layer_depths()
         rates = {parameter: lr * self.layer_decay**depth for parameter, depth in depths.items()}
         optimizer = self.optimizer(parameter_groups(parameters, self.decay_norms_and_biases, rates), lr=lr)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aggmask.assembly.command import hydra_task, run_command
 from aggmask.assembly.config import plain, register_resolvers
+from aggmask.checkpoints.run_folder import checkpoint_file, checkpoints_of
 from aggmask.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 register_resolvers()
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
+RESULTS = "results.json"
+_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"}
+_SUFFIXES |= {".ppm", ".pgm", ".tga"}
 
 
 def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -34,6 +37,16 @@ def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     Raises:
         UserError: there is no picture, an overlay would replace one, or one cannot be read; the others are done first.
     """
+    if not isinstance(config["score_threshold"], int | float) or not 0 <= config["score_threshold"] <= 1:
+        raise UserError(f"score_threshold={config['score_threshold']}: must be from 0 to 1")
+    files = pictures(config["source"])
+    folder = Path(config["output"]).expanduser()
+    if checkpoints_of(folder):
+        raise UserError(
+            f"output={folder}: is the folder of a training, which keeps its own {RESULTS}; name another one"
+        )
+    pairs = targets(files, folder)
+    checkpoint_file(config["checkpoint"])
     from tqdm import tqdm
 
     from aggmask.assembly.build import load
@@ -42,9 +55,6 @@ def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     from aggmask.metrics.results import write
     from aggmask.predictor import read_picture
 
-    files = pictures(config["source"])
-    folder = Path(config["output"]).expanduser()
-    pairs = targets(files, folder)
     model = load(config["checkpoint"], config["device"], config["short_side"], config["long_side"])
     channels, home = model.segmenter.backbone.in_chans, _home(config["source"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +68,7 @@ def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
         found = model.predict([pixels], config["score_threshold"])[0]
         draw(pixels_of(pixels, 3), found, config["score_threshold"]).save(target)
         results += as_results(number, file.relative_to(home).as_posix(), found)
-    write(results, folder / "results.json")
+    write(results, folder / RESULTS)
     print(f"{len(files) - len(failed)} pictures, {len(results)} objects: {folder}")
     if failed:
         raise UserError("\n".join(["some pictures could not be read:", *failed]))
@@ -75,7 +85,8 @@ def pictures(source: str) -> list[Path]:
     if path.is_file():
         return [path]
     pattern = str(Path(glob.escape(str(path)), "**", "*")) if path.is_dir() else str(path)
-    found = sorted(Path(f) for f in glob.glob(pattern, recursive=True) if Path(f).suffix.lower() in _SUFFIXES)
+    files = [file for name in glob.glob(pattern, recursive=True) if (file := Path(name)).suffix.lower() in _SUFFIXES]
+    found = sorted(file for file in files if file.is_file())
     if not found:
         place = "a folder without pictures" if path.is_dir() else "no such file, folder or pattern"
         raise UserError(f"source={source}: {place} ({', '.join(sorted(_SUFFIXES))})")
@@ -86,7 +97,7 @@ def targets(files: list[Path], folder: Path) -> list[tuple[Path, Path]]:
     """Each file with the overlay to write; where a name is taken by another overlay, it gets a number.
 
     Raises:
-        UserError: an overlay would be written over one of the files.
+        UserError: an overlay would be written over one of the files, or another picture.
     """
     pairs: dict[Path, Path] = {}
     for file in files:
@@ -102,6 +113,8 @@ def targets(files: list[Path], folder: Path) -> list[tuple[Path, Path]]:
                 f"output={folder}: the overlay of {file} would replace {target}, which is one of the pictures of "
                 "source; name another folder"
             )
+        if target.exists() and not (folder / RESULTS).is_file():  # else it is an overlay of an earlier call
+            raise UserError(f"output={folder}: {target} is there, and was not written by predict; name another folder")
     return [(file, target) for target, file in pairs.items()]
 
 

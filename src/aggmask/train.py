@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from aggmask.data.datamodule import CocoDataModule
+    from aggmask.lit_module import SegmentationModule
 
 log = logging.getLogger(__name__)
 register_resolvers()
@@ -59,6 +60,7 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
 
     # Hydra has made the run's folder, so that it exists says nothing.
     warnings.filterwarnings("ignore", r"(Experiment logs|Checkpoint) directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", r"`ModelCheckpoint\(.*could not find the monitored key")  # no evaluation yet
     warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")  # frozen norms, which are meant to be
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = build(config["data"])
@@ -84,9 +86,15 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
         for logger in loggers:
             logger.log_hyperparams(config)
         trainer.fit(module, datamodule=data, ckpt_path=config["resume"], weights_only=True)
-        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and trainer.limit_val_batches:
-            trainer.validate(module, datamodule=data, verbose=False)  # max_steps ended inside an epoch
+        if _ended_between_evaluations(trainer, module):
+            trainer.validate(module, datamodule=data, verbose=False)
     return {"config": config, "data": data, "module": module, "trainer": trainer}
+
+
+def _ended_between_evaluations(trainer: pl.Trainer, module: SegmentationModule) -> bool:
+    every, whole = trainer.check_val_every_n_epoch, trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    between = not whole or not every or trainer.current_epoch % every > 0
+    return bool(trainer.limit_val_batches) and between and module.evaluated_at != trainer.global_step
 
 
 def _warn_of_frozen_noise(config: Mapping[str, Any]) -> None:

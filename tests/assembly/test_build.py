@@ -1,4 +1,4 @@
-"""Checkpoints of earlier versions give the detections that they gave then."""
+"""Checkpoints of earlier versions give the detections that they gave then; what follows from a recipe."""
 
 import lzma
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aggmask.assembly.build import load, load_module
+from aggmask.assembly.build import counted_detections, load, load_module
 from tests.small import close
 
 STORED = Path(__file__).parents[1] / "checkpoints" / "data"
@@ -49,3 +49,8 @@ def test_and_has_the_logits_that_it_had(tmp_path):
     with torch.no_grad():
         for number, output in enumerate(segmenter(segmenter.normalize(batch))):
             close(output.logits[0], torch.from_numpy(expected[f"logits{number}"]), 1e-4)
+
+
+def test_detections_that_count_follow_the_decoder_where_the_metric_says_nothing():
+    recipes = [{"metric": {"max_detections": said}, "decoder": {"max_detections": 300}} for said in (None, 100, 0)]
+    assert [counted_detections(recipe) for recipe in recipes] == [300, 100, 0]

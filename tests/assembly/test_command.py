@@ -19,9 +19,32 @@ def test_a_path_reaches_the_program_as_it_was_typed(value):
     assert override.value() == value
 
 
-@pytest.mark.parametrize("argument", ["seed=1,2,3", "data.short_side=[64,96]", "checkpoint='a b'", "optim.lr=1e-3"])
+OTHERS = ["seed=1,2,3", "data.short_side=[64,96]", "checkpoint='a b'", "optim.lr=1e-3", "data.batch_size=2,4",
+          "data.copy_paste=null,{probability: 0.5}", "data.short_side=choice(64,96)"]  # fmt: skip
+
+
+@pytest.mark.parametrize("argument", OTHERS)
 def test_other_arguments_are_left_alone(argument):
     assert quoted(argument) == argument
+
+
+@pytest.mark.parametrize("value", ["a.json,b.json", "choice(a.json,b.json)"])
+def test_a_sweep_may_go_over_paths(value):
+    argument = f"data.train.annotations={value}"
+    assert quoted(argument, sweeps=True) == argument
+    assert OverridesParser.create().parse_override(quoted(argument)).value() == value
+
+
+def test_a_run_that_is_refused_leaves_no_folder(monkeypatch, capsys, tmp_path):
+    for kept in (False, True):
+        folder = tmp_path / "run"
+        if kept:
+            folder.mkdir()
+            (folder / "mine.txt").touch()
+        arguments = ["experiment=demo", "model.aggregation.window=7", f"hydra.run.dir={folder}"]
+        status, said = command(monkeypatch, capsys, train, *arguments)
+        assert status == 2, said
+        assert (folder / "mine.txt").is_file() if kept else not folder.exists()
 
 
 @pytest.mark.parametrize(

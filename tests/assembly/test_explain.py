@@ -3,8 +3,10 @@ import os
 import re
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from aggmask.assembly.explain import explain
+from aggmask.depth import UnknownScale
 from aggmask.errors import UserError
 
 KILLED = "DataLoader worker (pid 4711) is killed by signal: Killed. "
@@ -36,6 +38,27 @@ def test_a_dead_loader_process_is_a_matter_of_memory(said):
     assert "--shm-size" in text
     if os.path.isdir("/dev/shm"):
         assert re.search(r"\d+ MB of RAM are free, \d+ of \d+ MB in /dev/shm", text)
+
+
+class Broken(Dataset):
+    def __init__(self, error):
+        self.error = error
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        try:
+            raise ValueError("42")
+        except ValueError as cause:
+            raise self.error from cause
+
+
+@pytest.mark.parametrize("error", [UserError("a.jpg is no picture: b\nGet another"), UnknownScale("say: more")])
+def test_a_mistake_that_a_loader_process_met_reads_as_it_was_told(error):
+    with pytest.raises(UserError, match="in DataLoader worker process 0") as met:
+        list(DataLoader(Broken(error), num_workers=1))
+    assert explain(met.value) == str(error)
 
 
 def test_faults_of_a_disk():

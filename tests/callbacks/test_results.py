@@ -31,6 +31,12 @@ def test_results_are_those_of_the_best_evaluation(tmp_path):
         return json.loads(path.read_text())
 
     assert [evaluated(ap) for ap in (0.0, 0.25, 0.125, 0.5)] == [0.0, 0.25, 0.25, 0.5]
-    resumed = BestResults(str(path))
-    resumed.load_state_dict(keeper.state_dict())
+
+
+def test_the_best_so_far_counts_where_its_checkpoint_is(tmp_path):
+    resumed = BestResults(str(tmp_path / "results.json"))
+    resumed.load_state_dict({"best": 0.5})
+    assert resumed.best == float("-inf")
+    (tmp_path / "best.ckpt").touch()
+    resumed.load_state_dict({"best": 0.5})
     assert resumed.best == 0.5

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aggmask.checkpoints.run_folder import BEFORE, BEST, LAST, checkpoints_of, newest
+from aggmask.checkpoints.run_folder import BEFORE, BEST, LAST, checkpoint_file, checkpoints_of, newest
 from aggmask.errors import UserError
 
 
@@ -20,6 +20,17 @@ def test_the_newest_comes_first(tmp_path):
     write(tmp_path, before=2, last=3)
     assert newest(tmp_path) == (tmp_path / LAST, {"global_step": 3})
     assert [path.name for path in checkpoints_of(tmp_path)] == [LAST, BEFORE, BEST]
+
+
+def test_a_checkpoint_that_is_not_there_is_told_with_what_is(tmp_path):
+    with pytest.raises(UserError, match=r"checkpoint=.*nowhere\.ckpt: there is no such file$"):
+        checkpoint_file(tmp_path / "nowhere.ckpt")
+    write(tmp_path, last=1)
+    assert checkpoint_file(tmp_path / LAST) == tmp_path / LAST
+    with pytest.raises(UserError, match=r"best\.ckpt: there is no such file; there is .*last\.ckpt"):
+        checkpoint_file(tmp_path / BEST)
+    with pytest.raises(UserError, match=r"resume=.*: is a folder; say a file in it: .*last\.ckpt"):
+        checkpoint_file(tmp_path, "resume")
 
 
 def test_what_cannot_be_read_is_named_and_passed_over(tmp_path, caplog):

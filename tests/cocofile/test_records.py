@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pytest
@@ -24,6 +25,16 @@ def test_problems_come_all_and_with_their_places():
     assert [(p.kind, p.position) for p in found] == [
         ("repeated-image-id", 1), ("unknown-image", 1), ("not-a-number", 2), ("unknown-category", 2)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("data", "hint"),
+    [(gzip.compress(b"{}"), "unpack it"), ('{"images": []}'.encode("utf-16"), "Save it as UTF-8")],
+    ids=["gzip", "UTF-16"],
+)
+def test_other_kinds_of_file_are_told_apart(data, hint):
+    with pytest.raises(UserError, match=hint):
+        parse(data, "file.json")
 
 
 def test_a_file_with_nan_is_told_what_json_knows():

@@ -4,6 +4,8 @@ import io
 import mmap
 import multiprocessing
 import struct
+import subprocess
+import sys
 import zlib
 from functools import partial
 
@@ -191,6 +193,22 @@ def test_arrays_have_the_scale_of_their_type():
     np.testing.assert_array_equal(pixels_of(GREY > 128, 1), (GREY[..., None] > 128) * 255)
 
 
+@pytest.mark.parametrize("values", [GREY, GREY.astype(np.uint16) * 257])
+def test_a_tiff_whose_white_is_zero_is_no_negative(values):
+    plain = encoded(values, "TIFF")
+    tag = struct.pack("<HHI", 262, 3, 1)
+    assert plain.count(tag + b"\1\0") == 1
+    check(plain.replace(tag + b"\1\0", tag + b"\0\0"), 255 - decode_image(plain, "x"))
+
+
+def test_lab_colors():
+    lab = Image.new("LAB", (6, 5), (200, 128, 128))
+    file = io.BytesIO()
+    lab.save(file, "TIFF")
+    for channels in (1, 3, 4):
+        assert decode_image(file.getvalue(), "x", channels=channels).shape == (5, 6, channels)
+
+
 def test_pictures_of_twelve_bits_are_told_once(caplog, monkeypatch):
     monkeypatch.setattr(decode_module, "_told", mmap.mmap(-1, 1))
     twelve = np.full((3, 4), 4095, np.uint16)
@@ -286,7 +304,7 @@ def test_broken_exif_is_ignored():
 
 
 def test_size_without_exif_is_checked():
-    with pytest.raises(UserError, match=r"20 x 30 .* 30 x 20"):
+    with pytest.raises(UserError, match=r"20 x 30 .* 30 x 20\. Height and width are exchanged"):
         decode_image(encoded(NOISE, "JPEG"), "x.jpg", (30, 20))
 
 
@@ -370,6 +388,16 @@ def huge_jpeg():
 def test_decompression_bombs_are_refused(bomb):
     with pytest.raises(UserError, match=r"bomb\.png.*pixels"):
         decode_image(bomb, "bomb.png")
+
+
+def test_large_pictures_are_no_attack():
+    """Pillow warns of those that it reads, too."""
+    told = (
+        "import io; from PIL import Image; from aggmask.data.decode import decode_image; Image.MAX_IMAGE_PIXELS = 9; "
+    )
+    told += "file = io.BytesIO(); Image.new('L', (4, 4)).save(file, 'PNG'); decode_image(file.getvalue(), 'large.png')"
+    run = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert run.stderr == ""
 
 
 def test_pillow_limit_still_holds():

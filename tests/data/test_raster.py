@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from aggmask.data.raster import clip_polygon, rasterize
+from aggmask.data.raster import rasterize
 from aggmask.geometry.frame import Frame
 from tests.data.make_coco import circle
 
@@ -146,14 +146,6 @@ def test_no_objects():
     assert masks.shape == (0, 13, 18)
     assert centers.shape == (0, 2)
     assert areas.shape == (0,)
-
-
-def test_clip_polygon_by_hand():
-    clipped = clip_polygon(np.array([(-1.0, 1.0), (1.0, -1.0), (3.0, 1.0), (1.0, 3.0)]), (2, 2))  # a diamond around
-    assert {tuple(p) for p in clipped.tolist()} == {(0, 0), (2, 0), (2, 2), (0, 2)}
-    inside = np.array([(0.5, 0.5), (1.0, 0.5), (1.0, 1.0)])
-    np.testing.assert_array_equal(clip_polygon(inside, (2, 2)), inside)
-    assert len(clip_polygon(inside - 5, (2, 2))) == 0
 
 
 @pytest.mark.parametrize(("radius", "mean_iou", "center_error"), [(2.5, 0.9, 0.15), (8, 0.95, 0.1), (40, 0.985, 0.1)])

@@ -358,5 +358,5 @@ def test_inconsistent_arguments():
         metric.update(1, iter([torch.zeros(1, 2, 3), torch.zeros(1, 2, 4)]), torch.zeros(2), torch.zeros(2))
     with pytest.raises(ValueError, match="no evaluator 'coco'"):
         CocoMaskAP(annotated({1: []}), [3], backend="coco")
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(UserError, match=r"metric\.max_detections=0: must be 1 or more"):
         CocoMaskAP(annotated({1: []}), [3], max_detections=0)

@@ -83,6 +83,21 @@ def test_a_polygon_far_outside_is_cut_off_at_the_border():
     assert rle.area([far]) == [120]
 
 
+@pytest.mark.parametrize("far", [100, 300, 2000, 8000, 50_000, 1e8])
+def test_edges_that_lead_far_outside_keep_their_slope(far):
+    polygon, size = [10, 20, far, 0.6 * far, 10, 40], (64, 64)
+    ours = rle.decode(rle.from_annotation([polygon], size)["counts"], size)
+    near = [10, 20, 2000, 0.6 * 2000, 10, 40] if far > 1e6 else polygon  # the same slope, nearly; pycocotools would end
+    theirs = reference.decode(reference.frPyObjects([near], *size))[..., 0].astype(bool)
+    assert (ours & theirs).sum() / (ours | theirs).sum() > 0.97
+    if far < 8192:
+        assert (ours == theirs).all()
+
+
+def test_a_polygon_that_is_elsewhere_covers_nothing():
+    assert rle.area([rle.from_annotation([[1e5, 1e5, 2e5, 1e5, 2e5, 2e5]], (10, 12))]) == [0]
+
+
 def test_an_rle_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"\(30, 40\).*\(40, 30\)"):
         rle.from_annotation(uncompressed(np.ones((30, 40), bool)), (40, 30))

@@ -70,7 +70,6 @@ def build_module(recipe: Mapping[str, Any], train: bool = True) -> SegmentationM
         train: False leaves the optimizer out.
     """
     categories = [Category(*pair) for pair in recipe["categories"]]
-    counted = recipe["metric"].get("max_detections") or recipe["decoder"]["max_detections"]
     return SegmentationModule(
         segmenter=build(recipe["model"], num_classes=len(categories)),
         assigner=build(recipe["assigner"]),
@@ -78,9 +77,15 @@ def build_module(recipe: Mapping[str, Any], train: bool = True) -> SegmentationM
         decoder=build(recipe["decoder"]),
         optim=build(recipe["optim"]) if train else None,
         categories=categories,
-        metric=build(recipe["metric"], max_detections=counted),
+        metric=build(recipe["metric"], max_detections=counted_detections(recipe)),
         recipe=recipe,
     )
+
+
+def counted_detections(recipe: Mapping[str, Any]) -> int:
+    """Of a category in an image, those that AP counts: what the metric says, or as many as the decoder keeps."""
+    said = recipe["metric"].get("max_detections")
+    return recipe["decoder"]["max_detections"] if said is None else said
 
 
 def make_recipe(cfg: Mapping[str, Any], categories: Sequence[Category]) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -15,15 +17,17 @@ from hydra.types import RunMode
 
 from aggmask.assembly.config import check, conf_dir
 from aggmask.assembly.explain import explain
+from aggmask.data.processors import global_rank
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _PATHS = re.compile(
-    r"\+{0,2}((?:checkpoint|source|output|output_dir|resume|image|figure|fix|html|data\.[\w.]+|model\.backbone\.weights|"
-    r"sweep\.resume)=)(.+)",
+    r"\+{0,2}((?:checkpoint|source|output|output_dir|resume|image|figure|fix|html|model\.backbone\.weights|sweep\.resume|"
+    r"data\.(?:root|cache_dir|(?:train|val)\.(?:annotations|images)))=)(.+)",
     re.DOTALL,
 )
+_SEVERAL = re.compile(r".*,.*|(?:choice|range|interval|glob|shuffle|sort)\(.*\)", re.DOTALL)  # values of a sweep
 _PLAIN = re.compile(r"[\w./\\:~+-]*|[\[{'\"$].*", re.DOTALL)  # what Hydra reads as it stands
 
 
@@ -42,7 +46,7 @@ def hydra_task(command: str) -> Callable[[Callable[[DictConfig], Any]], Callable
             except Exception as error:
                 # Once it is Hydra's, a line of its own comes before the message. Of several jobs the launcher wants it.
                 if HydraConfig.get().mode != RunMode.MULTIRUN:
-                    _end(error)
+                    _end(error, _forget_refused)
                 raise
 
         return hydra.main(version_base="1.3", config_path=conf_dir(), config_name=command)(checked)
@@ -60,7 +64,9 @@ def run_command(main: Callable[[], None], open_nodes: Sequence[str] = ()) -> Non
     # Hydra's parser wants its flags before all overrides.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("--multirun", "-m"))
     added = tuple(f"{node}." for node in open_nodes)
-    sys.argv[1:] = [f"++{a}" if added and a.startswith(added) else a for a in map(quoted, sys.argv[1:])]
+    sweeps = any(a in ("--multirun", "-m") or a.startswith("sweep.resume=") for a in sys.argv[1:])
+    arguments = [quoted(argument, sweeps) for argument in sys.argv[1:]]
+    sys.argv[1:] = [f"++{a}" if added and a.startswith(added) else a for a in arguments]
     # Threads of OpenMP wait for each other in a loop; where other programs run too, a short loop is 3 to 10 times
     # faster, and alone as fast (measured on two cores, before torch is imported or it has no effect).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -75,18 +81,31 @@ def run_command(main: Callable[[], None], open_nodes: Sequence[str] = ()) -> Non
         raise
 
 
-def _end(error: Exception) -> None:
+def _end(error: Exception, before: Callable[[], None] = lambda: None) -> None:
     """Print what a user can do about an error, and exit; come back where it is a fault of the program."""
     message = explain(error)
     if message is not None:
         print(f"aggmask: {message}", file=sys.stderr)
+        before()
         sys.exit(2)
 
 
-def quoted(argument: str) -> str:
-    """An override whose value is a path, quoted where Hydra's grammar would stumble over it (spaces, =, brackets)."""
+def _forget_refused() -> None:
+    """Remove the folder of a run that never began; one that holds anything else stays."""
+    folder, name = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().job.name
+    begun = {".hydra", f"{name}.log", "run.lock"}
+    if global_rank() == 0 and (folder / ".hydra").is_dir() and {file.name for file in folder.iterdir()} <= begun:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def quoted(argument: str, sweeps: bool = False) -> str:
+    """An override whose value is a path, quoted where Hydra's grammar would stumble over it (spaces, =, brackets).
+
+    Args:
+        sweeps: whether a comma stands between two values; else it is part of a path.
+    """
     match = _PATHS.fullmatch(argument)
-    if not match or _PLAIN.fullmatch(match[2]):
+    if not match or _PLAIN.fullmatch(match[2]) or (sweeps and _SEVERAL.fullmatch(match[2])):
         return argument
     value = match[2].replace("\\", "\\\\").replace("'", "\\'")
     return f"{argument[: match.start(2)]}'{value}'"

@@ -14,6 +14,10 @@ from aggmask.memory import free_bytes
 _NO_COMPILER = ("InvalidCxxCompiler", "Failed to find C compiler")  # what inductor and Triton say
 # What torch says when a process that loads data has ended, or cannot hand over what it loaded.
 _WORKER = re.compile(r"DataLoader worker \(pid|(?:allocate|open) shared memory|received \d+ items of ancdata")
+# What torch puts before the message of an error in such a process.
+_FROM_WORKER = re.compile(
+    r"\ACaught (\w+) in DataLoader worker process \d+\.\nOriginal Traceback.*\n[\w.]*\1: ", re.DOTALL
+)
 _SHARED = Path("/dev/shm")
 _OPERATOR = "operator torchvision::"  # what torch says to a torchvision that was built for another torch
 
@@ -28,7 +32,7 @@ def explain(error: BaseException) -> str | None:
         chain.append(following)
     for cause in chain:
         if isinstance(cause, UserError):
-            return str(cause)
+            return _FROM_WORKER.sub("", str(cause)).rstrip("\n")
         # By name, because importing Lightning takes seconds.
         if type(cause).__name__ == "MisconfigurationException":
             return f"the trainer cannot run like this here: {cause} (trainer=auto takes what there is)"

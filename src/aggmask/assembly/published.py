@@ -94,25 +94,38 @@ def _categories(count: int, names: Sequence[str] | None, content: Mapping[str, A
     meta = content.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
     later = meta.get("dataset_meta")
-    given = meta.get("CLASSES") or (later.get("classes", later.get("CLASSES")) if isinstance(later, Mapping) else None)
+    given = meta.get("CLASSES")
+    if given is None and isinstance(later, Mapping):
+        given = later.get("classes", later.get("CLASSES"))
     coco = [category.name for category in COCO_CATEGORIES]
     ids = None
-    if names is None and given:
-        names, ids = [str(name) for name in given], meta.get("category_ids")  # ids: where this package wrote the file
+    given = [given] if isinstance(given, str) and given else given  # ("crack") is no tuple
+    if names is None and _is_list_of(str, given):
+        names, ids = list(given), meta.get("category_ids")  # ids: where this package wrote the file
         if [name.replace("_", " ") for name in names] == coco:
             names = coco
+    elif names is None and given is not None:
+        log.warning(
+            "%s: meta.CLASSES is %.80r, no list of names: left aside; categories=[cat,dog,...] says them", where, given
+        )
     if names is None and count == len(coco):
         names = coco
     if names is None:
         names = [f"class {i}" for i in range(1, count + 1)]
         log.warning("%s: %d classes without names; say categories=[cat,dog,...]", where, count)
     if len(names) != count:
-        raise UserError(f"{where}: {count} classes, but {len(names)} names of categories")
-    if ids is not None and not len(names) == len(ids) == len(set(ids)):
-        raise UserError(f"{where}: meta.category_ids {list(ids)} must be {len(names)} ids, all different")
+        raise UserError(
+            f"{where}: {count} classes, but {len(names)} names of categories; say categories=[cat,dog,...] with {count}"
+        )
+    if ids is not None and not (_is_list_of(int, ids) and len(names) == len(ids) == len(set(ids))):
+        raise UserError(f"{where}: meta.category_ids {ids} must be {len(names)} whole numbers, all different")
     if ids is None and list(names) == coco:
         return COCO_CATEGORIES
     return [Category(i, name) for i, name in zip(ids or range(1, count + 1), names, strict=True)]
+
+
+def _is_list_of(kind: type, values: Any) -> bool:
+    return isinstance(values, list | tuple) and bool(values) and all(isinstance(value, kind) for value in values)
 
 
 def _checked(

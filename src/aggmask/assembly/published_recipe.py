@@ -20,6 +20,8 @@ from aggmask.errors import UserError
 log = logging.getLogger(__name__)
 
 _VARIANTS = ("", "_interp", "_bigcls", "_bigcls60")
+# What in a file's name tells a variant: this package's word, and that of the published files.
+_SPELLINGS = {"_bigcls60": ("bigcls60", "increasing_clsgrid_more"), "_bigcls": ("bigcls", "increasing_clsgrid")}
 
 
 def configuration_for(
@@ -81,8 +83,8 @@ def _experiments(found: Description, file_name: str) -> list[str]:
         stem = "solov2_light"
     variants = [f"_agg{v}" for v in _VARIANTS] if found.aggregation else [""]
     depths = (found.depth, 50, 101)
-    for variant in reversed(_VARIANTS[2:]):
-        if file_name.endswith(variant) or f"{variant}_" in file_name:
+    for variant, spellings in _SPELLINGS.items():
+        if any(spelling in file_name.lower() for spelling in spellings):
             variants.insert(0, f"_agg{variant}")
             break
     names = [next((n for d in depths if (n := f"{stem}_r{d}{v}") in known), None) for v in variants]

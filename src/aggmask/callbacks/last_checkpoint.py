@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -34,6 +35,9 @@ class LastCheckpoint(ModelCheckpoint):
         stem = Path(LAST).stem
         super().__init__(dirpath, stem, save_on_train_epoch_end=True, enable_version_counter=False)
         self.every_n_steps, self.due = every_n_steps, False
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing: its one file is replaced, wherever the run's folder was before."""
 
     def between_steps(self, trainer: pl.Trainer) -> None:
         """Called where `is_between_steps`: save, if there are so many steps again."""

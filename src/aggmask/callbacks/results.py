@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from aggmask.callbacks.best_checkpoint import has_best
 from aggmask.callbacks.keys import BEST
 from aggmask.callbacks.wandb_run import WandbRun
 
@@ -41,4 +42,5 @@ class BestResults(pl.Callback):
         return {"best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = state["best"]
+        if has_best(self.path.parent):
+            self.best = state["best"]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from aggmask.checkpoints.published import is_published
+from aggmask.checkpoints.run_folder import checkpoint_file
 from aggmask.errors import UserError
 
 _DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, TypeError, IndexError)
@@ -26,12 +27,7 @@ def read_file(path: str | Path, trust_pickle: bool = False, key: str = "checkpoi
     Raises:
         UserError: no such file, not a checkpoint, a damaged one, or one that holds more than plain values.
     """
-    file = Path(path).expanduser()
-    if file.is_dir():
-        held = sorted(str(own) for own in file.iterdir() if own.suffix in (".ckpt", ".pth", ".pt"))
-        raise UserError(f"{key}={path}: is a folder; say a file" + (f" in it: {' or '.join(held[:3])}" if held else ""))
-    if not file.is_file():
-        raise UserError(f"{key}={path}: there is no such file")
+    file = checkpoint_file(path, key)
     try:
         return torch.load(file, map_location="cpu", weights_only=not trust_pickle)
     except (ImportError, AttributeError) as error:

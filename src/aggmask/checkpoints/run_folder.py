@@ -12,12 +12,32 @@ from aggmask.files import remove_drafts
 
 log = logging.getLogger(__name__)
 LAST, BEFORE, BEST = "last.ckpt", "last-1.ckpt", "best.ckpt"
+_SUFFIXES = (".ckpt", ".pth", ".pt")
 NAMES = (LAST, BEFORE, BEST)  # in the order in which they are tried
 
 
 def checkpoints_of(folder: str | Path) -> list[Path]:
     """Those that are there, the newest first."""
     return [path for name in NAMES if (path := Path(folder, name)).is_file()]
+
+
+def checkpoint_file(path: str | Path, key: str = "checkpoint") -> Path:
+    """The file that a user named. Asked before anything heavy is imported.
+
+    Args:
+        key: how it was named, for messages.
+
+    Raises:
+        UserError: there is no such file, or it is a folder.
+    """
+    file = Path(path).expanduser()
+    if file.is_file():
+        return file
+    folder = file if file.is_dir() else file.parent
+    held = sorted(str(own) for own in folder.glob("*") if own.suffix in _SUFFIXES)
+    if file.is_dir():
+        raise UserError(f"{key}={path}: is a folder; say a file" + (f" in it: {' or '.join(held[:3])}" if held else ""))
+    raise UserError(f"{key}={path}: there is no such file" + (f"; there is {' and '.join(held[:3])}" if held else ""))
 
 
 def newest(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:

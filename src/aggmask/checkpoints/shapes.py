@@ -135,12 +135,19 @@ def _aggregation(shapes: Mapping[str, tuple], asked: Mapping[str, Any], notes: l
     if not fits:
         given = f" and {dict(asked)}" if asked else ""
         raise UserError(f"aggregation: no network has {numbers} numbers with {context} context channels{given}")
-    fits.sort(key=lambda o: (o["layers"] != 3) + (o["kernel"] != 3) + (o["channels"] != 4))
+    fits.sort(key=_oddity)
     if len(fits) > 1:
         notes.append(
             f"aggregation: {len(fits)} networks have {numbers} numbers; taken: {fits[0]} (aggregation.KEY=VALUE)"
         )
     return fits[0]
+
+
+def _oddity(options: Mapping[str, int]) -> int:
+    """How far from the published defaults; what the published code cannot have made comes last."""
+    usual = {"layers": (3,), "kernel": (3,), "channels": (4,), "window": (5, 4)}
+    departures = sum(options[key] not in values for key, values in usual.items())
+    return departures + 3 * (options["window"] == 25) + 3 * (options["kernel"] == 5)
 
 
 def _agrees(options: Mapping[str, int], asked: Mapping[str, Any]) -> bool:

@@ -187,6 +187,10 @@ def _decoded(decode: Callable, data: bytes, source: str):
         ) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         hint = "Download or export it again."
+        if data[:2] in (b"\x1f\x8b", b"PK"):
+            hint = "It is an archive (gzip or zip): unpack it, and name the file that was in it."
+        elif isinstance(error, UnicodeError):
+            hint = "Save it as UTF-8, or download or export it again."
         if b"NaN" in data or b"Infinity" in data:  # what Python's own json writes for them
             hint = "It has NaN or Infinity in it, which JSON does not know: export it without, or write null."
         raise UserError(f"{source} is not a whole JSON file ({len(data)} bytes): {error}. {hint}") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import mmap
+import warnings
 from typing import Literal
 
 import numpy as np
@@ -17,13 +18,16 @@ import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from aggmask.cocofile.records import MAX_PIXELS
-from aggmask.depth import WHITE, Range, UnknownScale, eight_bits, largest_share, shallow, too_dark
+from aggmask.depth import WHITE, Range, UnknownScale, eight_bits, is_deep, largest_share, shallow, too_dark
 from aggmask.errors import UserError
 
 Exif = Literal["auto", "apply", "ignore"]
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's name of it
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF's tag
 _DARK = 1 / 8  # of white: a deep picture without larger values was made for another range
+EXCHANGED = "Height and width are exchanged: in the annotations, or the picture was turned after annotating"
 _logger = logging.getLogger(__name__)
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
 _told = mmap.mmap(-1, 1)  # whether a warning was given: a byte that loader processes share, as they are forked
 
 
@@ -61,12 +65,19 @@ def decode_image(
     except UnknownScale as error:
         raise UnknownScale(f"The image {name}: {error}") from error
     except Exception as error:  # on damaged files decoders raise nearly anything
-        reason = "it is in no image format" if isinstance(error, UnidentifiedImageError) else error
+        reason, advice = error, "Download or export it again."
+        if isinstance(error, UnidentifiedImageError):
+            reason = "it is damaged, or in no image format that Pillow reads (HEIC, camera raw, TIFF of many bands)"
+            advice = "Save it as PNG or JPEG, or download it again."
         raise UserError(
-            f"The image {name} ({len(data)} bytes, starting with {data[:12]!r}) cannot be decoded: {reason}. "
-            "Download or export it again."
+            f"The image {name} ({len(data)} bytes, starting with {data[:12]!r}) cannot be decoded: {reason}. {advice}"
         ) from error
     return np.ascontiguousarray(_turned(stored, orientation, name, expected_size, exif))
+
+
+def told_to_turn(exif: Exif, orientation: int) -> str:
+    """Why a picture is turned otherwise than its annotations want it."""
+    return f"That is data.exif={exif} of EXIF orientation {orientation}"
 
 
 def _turned(
@@ -80,8 +91,10 @@ def _turned(
             return pixels
     height, width = readings[-1].shape[:2]
     advice = "Use the images they were made for, or scale the annotations."
+    if tuple(expected_size) == (width, height):
+        advice = f"{EXCHANGED}."
     if tuple(expected_size) in (rotated.shape[:2], stored.shape[:2]):
-        advice = f"That is data.exif={exif} of EXIF orientation {orientation}; data.exif=auto goes by the size."
+        advice = f"{told_to_turn(exif, orientation)}; data.exif=auto goes by the size."
     raise UserError(
         f"The image {name} is {height} x {width} pixels (height x width), but its annotations are for "
         f"{expected_size[0]} x {expected_size[1]}. {advice}"
@@ -159,12 +172,16 @@ def _decode_other(data: bytes, orientation: int, channels: int, name: str, value
         pixels = _pixels(image, channels, value_range)
         if image.format == "TIFF":  # the one format that Pillow rotates by itself
             pixels = _rotate(pixels, {6: 8, 8: 6}.get(orientation, orientation))
+            if is_deep(image) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow sees to it up to 8 bits
+                pixels = 255 - pixels
     return pixels
 
 
 def _pixels(image: Image.Image, channels: int, value_range: Range | None = None) -> np.ndarray:
     """(H, W, channels) uint8 of any Pillow mode."""
     image = shallow(image, value_range)
+    if image.mode == "LAB":  # of which Pillow makes nothing but RGB
+        image = image.convert("RGB")
     if image.mode in ("P", "PA"):  # by way of RGBA: a palette's transparent colors have colors, too
         image = image.convert("RGBA")
     # A copy: Pillow's own memory is read-only.

@@ -240,5 +240,5 @@ def _store(arrays: dict[str, np.ndarray], facts: dict, roots: list[Path], name: 
                 return folder
             refusals.append(f"{root} ({error.strerror or error})")
     raise UserError(
-        f"The annotation index cannot be written to {', nor to '.join(refusals)}. Name a folder with cache_dir."
+        f"The annotation index cannot be written to {', nor to '.join(refusals)}. Name a folder: data.cache_dir=DIR."
     )

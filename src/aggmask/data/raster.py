@@ -18,6 +18,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from aggmask.geometry.frame import Frame, Size
+from aggmask.geometry.polygon import clip_polygon
 
 
 class Patch(NamedTuple):
@@ -125,25 +126,6 @@ def _count(bitmap: np.ndarray, top: int, left: int, stride: int) -> _Window | No
     x = by_column @ (np.arange(len(by_column)) + 0.5) / area + left * stride
     y = by_row @ (np.arange(len(by_row)) + 0.5) / area + top * stride
     return _Window(top, left, _count_in_cells(bitmap, stride), stride * stride, (x, y), float(area))
-
-
-def clip_polygon(points: np.ndarray, size: Size) -> np.ndarray:
-    """(m, 2) polygon (x, y) -> its part inside [0, width] x [0, height] (Sutherland-Hodgman; may have no points).
-
-    A concave polygon keeps bridges of no width along the border, which cover nothing.
-    """
-    for axis, sign, offset in ((0, 1, 0), (0, -1, size[1]), (1, 1, 0), (1, -1, size[0])):
-        inward = sign * points[:, axis] + offset  # distance from the border, positive inside
-        inside = inward >= 0
-        if inside.all():
-            continue
-        following, inward_next = np.roll(points, -1, axis=0), np.roll(inward, -1)
-        crosses = inside != np.roll(inside, -1)
-        share = np.divide(inward, inward - inward_next, out=np.zeros_like(inward), where=crosses)[:, None]
-        crossings = points + share * (following - points)
-        both = np.stack([points, crossings], axis=1)  # a corner, then where the edge from it leaves or enters
-        points = both[np.stack([inside, crosses], axis=1)]
-    return np.clip(points, 0, size[::-1])  # crossings are exact up to rounding only
 
 
 def _moments(points: np.ndarray) -> tuple[float, np.ndarray]:

@@ -10,10 +10,11 @@ from pycocotools import mask as coco_mask
 
 from aggmask.cocofile.records import Annotation, Image
 from aggmask.cocofile.segmentation import Rle, are_pairs, is_polygon, mask_of, shape_of, shoelace
-from aggmask.data.raster import bitmap, clip_polygon, rasterize
+from aggmask.data.raster import bitmap, rasterize
 from aggmask.diagnosis.findings import Findings, Repairs
 from aggmask.diagnosis.outlines import crosses_itself, holes, reach_outside
 from aggmask.geometry.frame import Frame, Size
+from aggmask.geometry.polygon import clip_polygon
 
 _TOLERATED = 1.0  # pixels: some tools count pixels where others count their edges
 _AREA_RATIO = 2.0  # COCO's own areas are those of outlines, not of pixels: small objects differ by half

@@ -58,17 +58,18 @@ def _section(report: texts.Report) -> Iterator[str]:
             )
         yield "</table>"
     if report.cells is not None:
-        yield from _cells(report.cells, report.experiment)
+        yield from _cells(report.cells, report)
 
 
-def _cells(cells: CellReport, experiment: str | None) -> Iterator[str]:
-    yield f"<h3>Cells</h3><p>{escape(texts.summary(cells, experiment))}</p>"
+def _cells(cells: CellReport, report: texts.Report) -> Iterator[str]:
+    yield f"<h3>Cells</h3><p>{escape(texts.summary(cells, report.experiment))}</p>"
     yield _table(texts.level_rows(cells), texts.LEVEL_COLUMNS)
     yield _table(texts.fate_rows(cells.by_size()), ("size", *texts.FATE_COLUMNS))
     yield _table(texts.fate_rows(cells.by_category()), ("category", *texts.FATE_COLUMNS))
-    yield f"<h3>Grids for this data set</h3><p>{escape(texts.verdict(cells))}</p>"
-    yield f"<pre>{escape(' '.join(cells.proposal.words()))}</pre><p>or, as an experiment in conf/experiment/:</p>"
-    yield f"<pre>{escape(cells.proposal.yaml(experiment))}</pre>"
+    if report.advises:
+        yield f"<h3>Grids for this data set</h3><p>{escape(texts.verdict(cells))}</p>"
+        yield f"<pre>{escape(' '.join(cells.proposal.words()))}</pre><p>or, as an experiment in conf/experiment/:</p>"
+        yield f"<pre>{escape(cells.proposal.yaml(report.experiment))}</pre>"
     if cells.pictures:
         yield "<h3>Images that lose most objects</h3>"
     for picture in cells.pictures:

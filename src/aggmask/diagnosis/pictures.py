@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 
 from aggmask.cocofile.records import Image
-from aggmask.data.decode import Exif, decode_image, largest_value, orientation_of, size_of
+from aggmask.data.decode import EXCHANGED, Exif, decode_image, largest_value, orientation_of, size_of, told_to_turn
 from aggmask.data.storage import Storage
 from aggmask.depth import Range, UnknownScale, too_dark
 from aggmask.diagnosis.structure import Examination, Progress
@@ -120,11 +120,11 @@ def _held_against(image: Image, seen: Size, orientation: int, exif: Exif) -> tup
         return None, ""
     shown = f"{seen[0]} x {seen[1]}, annotations for {expected[0]} x {expected[1]} (height x width)"
     if other == expected and exif != "auto":
-        return "wrong-size", f"{shown}. That is data.exif={exif} of EXIF orientation {orientation}"
+        return "wrong-size", f"{shown}. {told_to_turn(exif, orientation)}"
     if other == expected:
         return "stored-frame", f"EXIF orientation {orientation}; as viewers show it, it is {shown}"
     if seen == expected[::-1]:
-        shown += ". Height and width are exchanged: in the annotations, or the picture was turned after annotating"
+        shown += f". {EXCHANGED}"
     elif orientation != 1:
         shown += f". EXIF orientation {orientation} does not explain it"
     return "wrong-size", shown

@@ -32,6 +32,7 @@ class Report:
     examination: Examination
     cells: CellReport | None = None
     experiment: str | None = None  # whose grids they are
+    advises: bool = True  # whether grids are proposed: those for the training pictures, where there are both
 
 
 def as_text(report: Report, examples: int = 5) -> str:
@@ -54,6 +55,8 @@ def as_text(report: Report, examples: int = 5) -> str:
         lines.append("  nothing to complain about")
     if report.cells is not None:
         lines += ["", *_cells(report.cells, report.experiment)]
+        if report.advises:
+            lines += ["", f"  {verdict(report.cells)}", *(f"    {word}" for word in report.cells.proposal.words())]
     return "\n".join(lines)
 
 
@@ -65,7 +68,6 @@ def _cells(cells: CellReport, experiment: str | None) -> Iterable[str]:
     yield from ("", table(rows[:_MOST_CATEGORIES], ("category", *FATE_COLUMNS)))
     if len(rows) > _MOST_CATEGORIES:
         yield f"  ... and {len(rows) - _MOST_CATEGORIES} more categories, which lose less"
-    yield from ("", f"  {verdict(cells)}", *(f"    {word}" for word in cells.proposal.words()))
 
 
 def summary(cells: CellReport, experiment: str | None) -> str:
@@ -83,7 +85,10 @@ def verdict(cells: CellReport) -> str:
     now, then = percent(float(cells.coverage.lost.mean())), percent(float(cells.proposed.lost.mean()))
     if cells.improves:
         return f"{now} of the objects are never learned. Grids made for this data set leave {then}:"
-    return f"{now} of the objects are never learned; keep the grids. Made for this data set ({then}), they would be:"
+    return (
+        f"{now} of the objects are never learned: the experiment's grids will do. Input size and grids made for this "
+        f"data set ({then}), if you want them:"
+    )
 
 
 def level_rows(cells: CellReport) -> list[tuple[object, ...]]:

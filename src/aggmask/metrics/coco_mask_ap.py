@@ -52,7 +52,8 @@ class CocoMaskAP(torchmetrics.Metric):
         gathered: whether all results are here, on the first process: since `compute`, even where it failed.
 
     Raises:
-        ValueError: no such backend, or `max_detections` below 1.
+        ValueError: no such backend.
+        UserError: `max_detections` is below 1.
     """
 
     is_differentiable = False
@@ -72,7 +73,7 @@ class CocoMaskAP(torchmetrics.Metric):
             raise ValueError(f"no evaluator {backend!r}: choose one of {', '.join(get_args(Backend))}")
         max_detections = 100 if max_detections is None else max_detections
         if max_detections < 1:
-            raise ValueError(f"max_detections is {max_detections}, but at least one detection must count")
+            raise UserError(f"metric.max_detections={max_detections}: must be 1 or more")
         self.annotations = annotations
         self.category_ids = [int(category) for category in category_ids]
         self.backend = backend

@@ -2,7 +2,7 @@
 
 Source: the compressed column-major RLE of the COCO API (`maskApi.c`).
 Deliberate differences from `COCO.annToRLE`: what is no mask is left out or refused (see `cocofile.segmentation`);
-coordinates far outside of the image are clipped (there, they can end the process).
+polygons are cut off far outside of the image (there, they can end the process).
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from torch import Tensor
 
 from aggmask.cocofile.segmentation import mask_of, shape_of
 from aggmask.geometry.frame import Size
+from aggmask.geometry.polygon import clip_polygon
+
+_FAR = 8192.0  # pixels outside of an image: pycocotools takes memory by the length of edges
 
 
 def encode(masks: Tensor) -> list[bytes]:
@@ -57,11 +60,22 @@ def from_annotation(segmentation: Any, size: Size) -> dict[str, Any] | None:
     """
     mask = mask_of(shape_of(segmentation)[0], *size)
     if isinstance(mask, dict):
-        nothing = {"size": list(size), "counts": [size[0] * size[1]]}
-        return _readable(mask if mask["counts"] else reference.frPyObjects(nothing, *size), size)
-    limit = 4.0 * max(size)
-    polygons = [np.clip(polygon, -limit, limit).tolist() for polygon in mask]
-    return _readable(reference.merge(reference.frPyObjects(polygons, *size)), size) if polygons else None
+        return _readable(mask if mask["counts"] else _nothing(size), size)
+    if not mask:
+        return None
+    polygons = [part.ravel().tolist() for polygon in mask if len(part := _near(polygon, size)) >= 3]
+    return _readable(reference.merge(reference.frPyObjects(polygons, *size)) if polygons else _nothing(size), size)
+
+
+def _nothing(size: Size) -> dict[str, Any]:
+    return reference.frPyObjects({"size": list(size), "counts": [size[0] * size[1]]}, *size)
+
+
+def _near(polygon: Any, size: Size) -> np.ndarray:
+    """(m, 2) what of a polygon is not far outside of the image: the same edges, so the same pixels."""
+    points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
+    inside = (points >= -_FAR) & (points <= np.array(size[::-1]) + _FAR)
+    return points if inside.all() else clip_polygon(points, size, _FAR)
 
 
 def _readable(rle: dict[str, Any], size: Size) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import yaml
 
+from aggmask.assembly.build import counted_detections
 from aggmask.checkpoints.run_folder import came_to_its_end, epochs_done
 from aggmask.errors import UserError
 from aggmask.metrics.results import EVALUATED
@@ -46,7 +47,7 @@ class Run:
     @property
     def max_detections(self) -> int:
         """Of a category in an image that AP counts, as in training."""
-        return self.config["metric"].get("max_detections") or self.config["decoder"]["max_detections"]
+        return counted_detections(self.config)
 
     def results_file(self, split: str = "val") -> Path:
         """Of the best evaluation in training, or of `python -m aggmask.evaluate checkpoint=... split=SPLIT`."""

@@ -26,7 +26,7 @@ class Assigner:
 
     Args:
         center_fraction: size of an object's center region relative to its box.
-        min_area: objects with a smaller mask, network pixels, are skipped (published: AggMask 10, plain SOLO 1).
+        min_area: objects with a smaller mask, network pixels, are skipped (published: SOLO and AggMask 10, SOLOv2 1).
         shared_cells: whose mask a cell learns that several objects claim: the "last" one's, or "all" (SOLOv2), for
             which the cell is asked once for each.
     """
