@@ -24,6 +24,7 @@ class BestCheckpoint(ModelCheckpoint):
         if trainer.state.fn != TrainerFn.VALIDATING:
             super().on_validation_end(trainer, pl_module)
         elif self._last_global_step_saved != trainer.global_step:  # the fit before it ended between two evaluations
+            # An average has taken the trained weights' place by now: whoever trains on has these in last.ckpt.
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
