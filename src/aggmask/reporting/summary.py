@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aggmask.data.datamodule import CocoDataModule
-from aggmask.data.processors import processor_share
 from aggmask.errors import UserError
 from aggmask.metrics import crowding, ground_truth
 from aggmask.metrics.ground_truth import GroundTruth
@@ -36,7 +34,6 @@ from aggmask.reporting.runs import Run, read_runs
 from aggmask.reporting.variants import Variant, choose, group
 
 log = logging.getLogger(__name__)
-_AT_ONCE = 8  # runs that are scored at the same time, at most: bounds memory
 _AGREED = 5e-4  # AP: metrics.csv holds float32
 
 
@@ -114,9 +111,7 @@ def summarize(
     weights = resamples(len(truth.sizes), resample_count)
     sorts = crowding.split(truth)
     found = {run.folder: _results(run, everything, truth, split) for run in finished}
-    with ThreadPoolExecutor(min(_AT_ONCE, processor_share())) as pool:  # NumPy lets go of the lock
-        told = pool.map(lambda run: _scores(run, found[run.folder], truth, weights, sorts), finished)
-        scores = dict(zip((run.folder for run in finished), told, strict=True))
+    scores = {run.folder: _scores(run, found[run.folder], truth, weights, sorts) for run in finished}
     notes += _disagreements(finished, scores) if split == "val" else []
     rows = [_row(variant, chosen, scores, len(data.categories)) for variant in ready]
     return Summary(folder, runs, variants, rows, chosen, truth, data, resample_count, notes, split)
