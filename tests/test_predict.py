@@ -11,10 +11,11 @@ from PIL import Image
 import aggmask
 from aggmask import predict
 from aggmask.errors import UserError
+from aggmask.metrics.results import write
 from aggmask.metrics.rle import decode
 from aggmask.predictor import read_picture
 from aggmask.structures import Instances
-from tests.runs import command
+from tests.runs import command, composed
 from tests.test_evaluate import eager_checkpoint
 
 SIZE = (40, 60)  # (height, width)
@@ -128,9 +129,21 @@ def test_no_overlay_replaces_a_picture(checkpoint, pictures, monkeypatch, capsys
     assert all(file.read_bytes() == (pictures / file.name).read_bytes() for file in kept)
 
 
+def interrupted_write(results, path):
+    if results:
+        raise KeyboardInterrupt
+    write(results, path)
+
+
 def test_what_others_wrote_is_not_replaced(checkpoint, pictures, monkeypatch, capsys, tmp_path):
     (tmp_path / "grey.png").write_text("another picture")
     arguments = [f"checkpoint={checkpoint}", f"source={pictures}/grey.png"]
+    config = predict.plain(composed(*arguments, f"output={tmp_path}/out", command="predict"))
+    with monkeypatch.context() as patch:
+        patch.setattr("aggmask.metrics.results.write", interrupted_write)
+        with pytest.raises(KeyboardInterrupt):
+            predict.predict(config)
+    assert (tmp_path / "out" / "grey.png").is_file()
     assert command(monkeypatch, capsys, predict, *arguments, f"output={tmp_path}/out")[0] == 0
     assert command(monkeypatch, capsys, predict, *arguments, f"output={tmp_path}/out")[0] == 0  # its own overlay
     (tmp_path / "run").mkdir()

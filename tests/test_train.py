@@ -341,16 +341,29 @@ def test_steps_that_end_inside_an_epoch_are_evaluated(coco, tmp_path):
     assert (tmp_path / "last.ckpt").is_file()
     best = torch.load(tmp_path / "best.ckpt", weights_only=True)
     assert best["global_step"] == 1
-    assert small_run("solo_r50", coco, tmp_path, *settings, "trainer.max_steps=2", f"resume={tmp_path}/best.ckpt")
+    on = small_run("solo_r50", coco, tmp_path, *settings, "trainer.max_steps=2", f"resume={tmp_path}/best.ckpt")
+    assert on["trainer"].global_step == 2
 
 
-@pytest.mark.parametrize("ends", [["trainer.max_epochs=3"], ["trainer.max_epochs=-1", "trainer.max_steps=6"]])
+@pytest.mark.parametrize(
+    "ends",
+    [
+        ["trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2"],
+        ["trainer.max_epochs=-1", "trainer.max_steps=6", "trainer.check_val_every_n_epoch=2"],
+        ["trainer.max_epochs=-1", "trainer.max_steps=6", "+trainer.val_check_interval=4",
+         "trainer.check_val_every_n_epoch=null"],
+    ],
+)  # fmt: skip
 def test_the_end_of_a_training_is_evaluated_once(ends, coco, tmp_path):
-    settings = ["trainer.limit_train_batches=2", "data.batch_size=1", "trainer.check_val_every_n_epoch=2"]
-    parts = small_run("solo_r50", coco, tmp_path, *settings, *ends)
+    settings = ["trainer.limit_train_batches=2", "data.batch_size=1", *ends]
+    parts = small_run("solo_r50", coco, tmp_path, *settings)
     evaluated = [row["step"] for row in rows_of(tmp_path) if row.get("val/AP")]
     assert len(evaluated) == len(set(evaluated)) == 2, evaluated
     assert parts["module"].evaluated_at == parts["trainer"].global_step == 6
+    rows = rows_of(tmp_path)
+    again = small_run("solo_r50", coco, tmp_path, *settings, "resume=auto")
+    assert again["module"].evaluated_at == 6
+    assert rows_of(tmp_path) == rows
 
 
 @pytest.mark.slow

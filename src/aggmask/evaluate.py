@@ -51,7 +51,7 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
             log.error("The detections are not kept: %s", fault)
         raise
     _write(module, folder)
-    numbers = {name: float(value) for name, value in module.metric.compute().items()}  # Lightning rounds what it logs
+    numbers = {name: float(value) for name, value in module.metric.compute().items()}  # what is logged is float32
     per_category = list(module.metric.per_category().values())
     if trainer.is_global_zero:
         print(report(numbers, per_category))

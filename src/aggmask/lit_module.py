@@ -132,6 +132,12 @@ class SegmentationModule(pl.LightningModule):
         # Not at the end: callbacks still read the results then.
         self.metric.reset()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["evaluated_at"] = self.evaluated_at
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.evaluated_at = checkpoint.get("evaluated_at")
+
     def configure_optimizers(self) -> dict[str, Any]:
         trainer = self.trainer
         images = trainer.datamodule.batch_size * trainer.world_size * trainer.accumulate_grad_batches

@@ -58,6 +58,7 @@ def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     model = load(config["checkpoint"], config["device"], config["short_side"], config["long_side"])
     channels, home = model.segmenter.backbone.in_chans, _home(config["source"])
     folder.mkdir(parents=True, exist_ok=True)
+    write([], folder / RESULTS)  # whose the overlays are, if this call is interrupted
     results, failed = [], []
     for number, (file, target) in enumerate(tqdm(pairs, unit="image")):
         try:

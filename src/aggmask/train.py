@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from aggmask.data.datamodule import CocoDataModule
-    from aggmask.lit_module import SegmentationModule
 
 log = logging.getLogger(__name__)
 register_resolvers()
@@ -86,15 +85,9 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
         for logger in loggers:
             logger.log_hyperparams(config)
         trainer.fit(module, datamodule=data, ckpt_path=config["resume"], weights_only=True)
-        if _ended_between_evaluations(trainer, module):
+        if trainer.limit_val_batches and module.evaluated_at != trainer.global_step:  # that of the end was cut short
             trainer.validate(module, datamodule=data, verbose=False)
     return {"config": config, "data": data, "module": module, "trainer": trainer}
-
-
-def _ended_between_evaluations(trainer: pl.Trainer, module: SegmentationModule) -> bool:
-    every, whole = trainer.check_val_every_n_epoch, trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-    between = not whole or not every or trainer.current_epoch % every > 0
-    return bool(trainer.limit_val_batches) and between and module.evaluated_at != trainer.global_step
 
 
 def _warn_of_frozen_noise(config: Mapping[str, Any]) -> None:

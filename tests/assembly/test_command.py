@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 
@@ -36,15 +37,21 @@ def test_a_sweep_may_go_over_paths(value):
 
 
 def test_a_run_that_is_refused_leaves_no_folder(monkeypatch, capsys, tmp_path):
-    for kept in (False, True):
-        folder = tmp_path / "run"
-        if kept:
-            folder.mkdir()
-            (folder / "mine.txt").touch()
-        arguments = ["experiment=demo", "model.aggregation.window=7", f"hydra.run.dir={folder}"]
-        status, said = command(monkeypatch, capsys, train, *arguments)
-        assert status == 2, said
-        assert (folder / "mine.txt").is_file() if kept else not folder.exists()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGGMASK_RUN_STAMP", "now")
+    wrong = ["experiment=demo", "model.aggregation.window=7"]
+    folder = tmp_path / "runs" / "demo" / "now"
+    status, said = command(monkeypatch, capsys, train, *wrong)
+    assert status == 2, said
+    assert folder.parent.is_dir()
+    assert not folder.exists()
+    for kept in ("mine.txt", "run.lock"):  # somebody's file; another process
+        folder.mkdir()
+        (folder / kept).write_text("process 1 on another machine")
+        assert command(monkeypatch, capsys, train, *wrong)[0] == 2
+        assert (folder / kept).is_file()
+        shutil.rmtree(folder)
+    assert command(monkeypatch, capsys, train, *wrong, f"output_dir={folder}")[0] == 2
 
 
 @pytest.mark.parametrize(

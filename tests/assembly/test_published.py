@@ -141,6 +141,7 @@ def test_what_has_no_place_is_named(name, value, said):
         ("solov2_r50_agg", "m", "solov2_r50_agg"),
         ("solov2_r101_agg_interp", "m", "solov2_r101_agg_interp"),
         ("solov2_r101_agg_bigcls60", "agg_bigcls60", "solov2_r101_agg_bigcls60"),
+        ("solo_r101", "solo_r101_increasing_clsgrid", "solo_r101"),
         ("solo_r101_agg_bigcls", "aggmask_r101_fpn_increasing_clsgrid", "solo_r101_agg_bigcls"),
         ("solov2_r101_agg_bigcls", "aggmask_star_r101_fpn_increasing_clsgrid-0a1b2c3d", "solov2_r101_agg_bigcls"),
         (

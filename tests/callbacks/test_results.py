@@ -37,6 +37,9 @@ def test_the_best_so_far_counts_where_its_checkpoint_is(tmp_path):
     resumed = BestResults(str(tmp_path / "results.json"))
     resumed.load_state_dict({"best": 0.5})
     assert resumed.best == float("-inf")
-    (tmp_path / "best.ckpt").touch()
+    (tmp_path / "results.json").touch()
     resumed.load_state_dict({"best": 0.5})
     assert resumed.best == 0.5
+    torch.save({"callbacks": {resumed.state_key: {"best": 0.375}}}, tmp_path / "best.ckpt")
+    resumed.load_state_dict({"best": 0.5})
+    assert resumed.best == 0.375

@@ -198,7 +198,9 @@ def test_a_tiff_whose_white_is_zero_is_no_negative(values):
     plain = encoded(values, "TIFF")
     tag = struct.pack("<HHI", 262, 3, 1)
     assert plain.count(tag + b"\1\0") == 1
-    check(plain.replace(tag + b"\1\0", tag + b"\0\0"), 255 - decode_image(plain, "x"))
+    negative = plain.replace(tag + b"\1\0", tag + b"\0\0")
+    check(negative, 255 - decode_image(plain, "x"))
+    assert (decode_image(negative, "x", channels=4)[..., 3] == 255).all()
 
 
 def test_lab_colors():
@@ -206,7 +208,9 @@ def test_lab_colors():
     file = io.BytesIO()
     lab.save(file, "TIFF")
     for channels in (1, 3, 4):
-        assert decode_image(file.getvalue(), "x", channels=channels).shape == (5, 6, channels)
+        pixels = decode_image(file.getvalue(), "x", channels=channels)
+        assert pixels.shape == (5, 6, channels)
+        assert abs(pixels[..., :3].astype(int) - 194).max() <= 2  # a grey of L* = 78
 
 
 def test_pictures_of_twelve_bits_are_told_once(caplog, monkeypatch):

@@ -18,6 +18,7 @@ from hydra.utils import get_class, get_object, instantiate
 from aggmask.assembly.config import suggest
 from aggmask.callbacks.checkpoint_files import WholeCheckpoints
 from aggmask.callbacks.interruption import Interruption
+from aggmask.callbacks.last_evaluation import LastEvaluation
 from aggmask.callbacks.metrics_csv import KeptRows
 from aggmask.callbacks.non_finite import NonFinite
 from aggmask.callbacks.split_step import OutOfMemory
@@ -48,7 +49,7 @@ def build_trainer(node: Mapping[str, Any], callbacks: Sequence[pl.Callback] = ()
     """
     node = dict(node)
     faults = NonFinite(node.pop("on_nan", "stop")), OutOfMemory(node.pop("on_oom", "split"))
-    callbacks = [Interruption(), KeptRows(), *faults, *callbacks]
+    callbacks = [Interruption(), KeptRows(), LastEvaluation(), *faults, *callbacks]
     synchronized = node.get("sync_batchnorm", False)
     plugins = [WholeCheckpoints(), *([SyncNorms()] if synchronized else []), *map(build, node.get("plugins") or ())]
     trainer = build(node, plugins=plugins, callbacks=callbacks, **arguments)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from aggmask.assembly.config import check, conf_dir
 from aggmask.assembly.explain import explain
@@ -91,10 +92,21 @@ def _end(error: Exception, before: Callable[[], None] = lambda: None) -> None:
 
 
 def _forget_refused() -> None:
-    """Remove the folder of a run that never began; one that holds anything else stays."""
-    folder, name = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().job.name
-    begun = {".hydra", f"{name}.log", "run.lock"}
-    if global_rank() == 0 and (folder / ".hydra").is_dir() and {file.name for file in folder.iterdir()} <= begun:
+    """Remove the folder that was made for a run which then never began.
+
+    Not one that the user named, nor one that holds anything else, or that another process may be at work in.
+    """
+    hydra_config = HydraConfig.get()
+    folder, log = Path(hydra_config.runtime.output_dir), f"{hydra_config.job.name}.log"
+    lock, said = folder / "run.lock", folder / ".hydra" / "overrides.yaml"
+    named = any(argument.startswith(("output_dir=", "hydra.run.dir=")) for argument in sys.argv[1:])
+    if global_rank() or named or not said.is_file():
+        return
+    if not {file.name for file in folder.iterdir()} <= {".hydra", log, lock.name}:
+        return
+    if lock.is_file() and not lock.read_text().startswith(f"process {os.getpid()} "):
+        return
+    if OmegaConf.load(said) == hydra_config.overrides.task:
         shutil.rmtree(folder, ignore_errors=True)
 
 

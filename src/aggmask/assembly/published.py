@@ -95,7 +95,8 @@ def _categories(count: int, names: Sequence[str] | None, content: Mapping[str, A
     meta = meta if isinstance(meta, Mapping) else {}
     later = meta.get("dataset_meta")
     given = meta.get("CLASSES")
-    if given is None and isinstance(later, Mapping):
+    empty = given is None or (isinstance(given, list | tuple) and not given)
+    if empty and isinstance(later, Mapping):
         given = later.get("classes", later.get("CLASSES"))
     coco = [category.name for category in COCO_CATEGORIES]
     ids = None
@@ -104,7 +105,7 @@ def _categories(count: int, names: Sequence[str] | None, content: Mapping[str, A
         names, ids = list(given), meta.get("category_ids")  # ids: where this package wrote the file
         if [name.replace("_", " ") for name in names] == coco:
             names = coco
-    elif names is None and given is not None:
+    elif names is None and not empty:
         log.warning(
             "%s: meta.CLASSES is %.80r, no list of names: left aside; categories=[cat,dog,...] says them", where, given
         )

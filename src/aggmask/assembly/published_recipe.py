@@ -83,7 +83,7 @@ def _experiments(found: Description, file_name: str) -> list[str]:
         stem = "solov2_light"
     variants = [f"_agg{v}" for v in _VARIANTS] if found.aggregation else [""]
     depths = (found.depth, 50, 101)
-    for variant, spellings in _SPELLINGS.items():
+    for variant, spellings in _SPELLINGS.items() if found.aggregation else ():
         if any(spelling in file_name.lower() for spelling in spellings):
             variants.insert(0, f"_agg{variant}")
             break

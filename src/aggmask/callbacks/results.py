@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from aggmask.callbacks.best_checkpoint import has_best
+from aggmask.callbacks.best_checkpoint import best_state
 from aggmask.callbacks.keys import BEST
 from aggmask.callbacks.wandb_run import WandbRun
 
@@ -42,5 +42,8 @@ class BestResults(pl.Callback):
         return {"best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if has_best(self.path.parent):
+        """As when the best checkpoint of the folder was written; without one the results themselves must be there."""
+        if (best := best_state(self.path.parent, self.state_key)) is not None:
+            self.best = best["best"]
+        elif self.path.is_file():
             self.best = state["best"]

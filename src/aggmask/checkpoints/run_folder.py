@@ -12,8 +12,8 @@ from aggmask.files import remove_drafts
 
 log = logging.getLogger(__name__)
 LAST, BEFORE, BEST = "last.ckpt", "last-1.ckpt", "best.ckpt"
-_SUFFIXES = (".ckpt", ".pth", ".pt")
 NAMES = (LAST, BEFORE, BEST)  # in the order in which they are tried
+_SUFFIXES = (".ckpt", ".pth", ".pt")
 
 
 def checkpoints_of(folder: str | Path) -> list[Path]:

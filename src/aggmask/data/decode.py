@@ -173,7 +173,7 @@ def _decode_other(data: bytes, orientation: int, channels: int, name: str, value
         if image.format == "TIFF":  # the one format that Pillow rotates by itself
             pixels = _rotate(pixels, {6: 8, 8: 6}.get(orientation, orientation))
             if is_deep(image) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow sees to it up to 8 bits
-                pixels = 255 - pixels
+                pixels[..., :3] = 255 - pixels[..., :3]  # not the opacity
     return pixels
 
 

@@ -2,7 +2,7 @@
 
 Source: the compressed column-major RLE of the COCO API (`maskApi.c`).
 Deliberate differences from `COCO.annToRLE`: what is no mask is left out or refused (see `cocofile.segmentation`);
-polygons are cut off far outside of the image (there, they can end the process).
+polygons are cut off 8192 pixels outside of the image (far away, they can end the process).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _nothing(size: Size) -> dict[str, Any]:
 
 
 def _near(polygon: Any, size: Size) -> np.ndarray:
-    """(m, 2) what of a polygon is not far outside of the image: the same edges, so the same pixels."""
+    """(m, 2) the part of a polygon that is not far outside of the image; edges that are cut keep their slope."""
     points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
     inside = (points >= -_FAR) & (points <= np.array(size[::-1]) + _FAR)
     return points if inside.all() else clip_polygon(points, size, _FAR)
