@@ -9,7 +9,7 @@ from aggmask.model.aggregation.neighbors import neighbors
 from aggmask.model.fpn import FPN
 from aggmask.structures import Cells
 from aggmask.supervision.criterion import Criterion
-from tests.golden_case import KINDS, GoldenCase, golden_files
+from tests.golden_case import KINDS, GoldenCase, golden_files, published_objects
 
 torch.set_num_threads(1)
 
@@ -128,6 +128,14 @@ def test_golden_detections(case):
         areas = case.tensor(f"out.det_areas{image}")
         pixels = frame.original[0] * frame.original[1]
         assert ((masks.sum((1, 2)) - areas)[apart].abs() <= max(1, 1e-3 * pixels)).all()
+
+
+def test_golden_objects_may_be_none():
+    """Of other files than those that are here."""
+    nothing = published_objects(torch.zeros(0, 64, 96), torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
+    assert {stride: tuple(masks.shape) for stride, masks in nothing.masks.items()} == {
+        4: (0, 16, 24), 8: (0, 8, 12), 16: (0, 4, 6)
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", golden_files("fpn"), ids=lambda path: path.stem)

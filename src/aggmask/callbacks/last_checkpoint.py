@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.trainer.states import TrainerFn
 
 from aggmask.checkpoints.run_folder import LAST
 from aggmask.errors import UserError
@@ -35,6 +36,14 @@ class LastCheckpoint(ModelCheckpoint):
         stem = Path(LAST).stem
         super().__init__(dirpath, stem, save_on_train_epoch_end=True, enable_version_counter=False)
         self.every_n_steps, self.due = every_n_steps, False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:  # the last evaluation of a training, which was cut short before
+            fit = trainer.fit_loop
+            fit.epoch_loop._batches_that_stepped = trainer.global_step  # as after its batch and its epoch
+            if fit.epoch_progress.current.processed < fit.epoch_progress.current.started:
+                fit.epoch_progress.increment_processed()
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing: its one file is replaced, wherever the run's folder was before."""

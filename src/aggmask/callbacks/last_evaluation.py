@@ -13,6 +13,10 @@ class LastEvaluation(pl.Callback):
     Inside the fit, so that checkpoints, averages and loggers take it like any other.
     """
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.fit_loop.epoch_loop.val_loop.restarted_mid_evaluation:  # that of the end was cut short
+            self.on_train_batch_end(trainer, pl_module)
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         fit = trainer.fit_loop
         batches = fit.epoch_loop
