@@ -35,6 +35,8 @@ KINDS = {
                        "callbacks.ema.decay=0.5", "data.batch_size=1"],
     "seldom evaluated": ["trainer.check_val_every_n_epoch=2"],
     "steps": ["trainer.max_steps=6"],
+    "ends between evaluations": ["trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3",
+                                 "trainer.limit_train_batches=2"],
     "two ranks": ["trainer=ddp", "trainer.devices=2", "trainer.limit_train_batches=2", "callbacks=ema",
                   "callbacks.ema.decay=0.5"],
     "in one piece": ["trainer.accumulate_grad_batches=4", "data.num_workers=2"],
@@ -109,6 +111,7 @@ MOMENTS = {
     "evaluation": ("on_validation_batch_start", 2),
     "end of an epoch": ("on_train_epoch_end", 1),
     "second epoch": ("on_train_batch_start", 6),
+    "second evaluation": ("on_validation_batch_start", 3),
 }
 
 
@@ -125,8 +128,9 @@ def marked(kind: str, *moments: str, slow: bool = False) -> list:
         *marked("with all of it", "inside an epoch", "last batch of an epoch", "end of an epoch", slow=True),
         *marked("seldom evaluated", "last batch of an epoch"),
         *marked("seldom evaluated", "second epoch", "end of an epoch", slow=True),
-        *marked("steps", "end of an epoch"),
-        *marked("steps", "inside an epoch", "evaluation", "second epoch", slow=True),
+        *marked("steps", "end of an epoch", "second epoch"),
+        *marked("steps", "inside an epoch", "evaluation", slow=True),
+        *marked("ends between evaluations", "second evaluation", slow=True),
         *marked("in one piece", "second epoch", "last batch of an epoch", slow=True),
     ],
 )

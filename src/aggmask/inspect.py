@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aggmask.assembly.command import hydra_task, run_command
-from aggmask.assembly.config import plain, register_resolvers
+from aggmask.assembly.config import check_score, plain, register_resolvers
 from aggmask.checkpoints.run_folder import checkpoint_file
 from aggmask.errors import UserError
 
@@ -59,8 +59,7 @@ def _check(config: Mapping[str, Any]) -> None:
     for key in ("max_objects", "max_removed"):
         if not isinstance(config[key], int) or config[key] < 0:
             raise UserError(f"{key}={config[key]}: must be a whole number, 0 or more")
-    if not isinstance(config["score_threshold"], int | float) or not 0 <= config["score_threshold"] <= 1:
-        raise UserError(f"score_threshold={config['score_threshold']}: must be from 0 to 1")
+    check_score(config["score_threshold"])
     if config["object"] is not None and config["figure"] is None:
         raise UserError(f"object={config['object']}: is for the figure; say figure=FILE.png too")
     formats = Figure().canvas.get_supported_filetypes()

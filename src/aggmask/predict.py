@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aggmask.assembly.command import hydra_task, run_command
-from aggmask.assembly.config import plain, register_resolvers
+from aggmask.assembly.config import check_score, plain, register_resolvers
 from aggmask.checkpoints.run_folder import checkpoint_file, checkpoints_of
 from aggmask.errors import UserError
 
@@ -37,8 +37,7 @@ def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     Raises:
         UserError: there is no picture, an overlay would replace one, or one cannot be read; the others are done first.
     """
-    if not isinstance(config["score_threshold"], int | float) or not 0 <= config["score_threshold"] <= 1:
-        raise UserError(f"score_threshold={config['score_threshold']}: must be from 0 to 1")
+    check_score(config["score_threshold"])
     files = pictures(config["source"])
     folder = Path(config["output"]).expanduser()
     if checkpoints_of(folder):

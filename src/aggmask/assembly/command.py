@@ -104,6 +104,7 @@ def _forget_refused() -> None:
         return
     if not {file.name for file in folder.iterdir()} <= {".hydra", log, lock.name}:
         return
+    # The words of `launcher.alone`, once it holds the lock: anything else is another process's.
     if lock.is_file() and not lock.read_text().startswith(f"process {os.getpid()} "):
         return
     if OmegaConf.load(said) == hydra_config.overrides.task:

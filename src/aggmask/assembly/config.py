@@ -112,6 +112,16 @@ def check(cfg: DictConfig, command: str) -> None:
         raise UserError("\n".join(problems))
 
 
+def check_score(threshold: Any) -> None:
+    """Refuse a `score_threshold` that no score could be compared with.
+
+    Raises:
+        UserError: it is no number from 0 to 1.
+    """
+    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise UserError(f"score_threshold={threshold}: must be from 0 to 1")
+
+
 def _known_keys(command: str) -> set[str]:
     """The keys at the top of `conf/<command>.yaml`, with those of the commands that it starts from."""
     primary = OmegaConf.load(Path(conf_dir(), f"{command}.yaml"))

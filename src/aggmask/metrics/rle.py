@@ -73,9 +73,7 @@ def _nothing(size: Size) -> dict[str, Any]:
 
 def _near(polygon: Any, size: Size) -> np.ndarray:
     """(m, 2) the part of a polygon that is not far outside of the image; edges that are cut keep their slope."""
-    points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
-    inside = (points >= -_FAR) & (points <= np.array(size[::-1]) + _FAR)
-    return points if inside.all() else clip_polygon(points, size, _FAR)
+    return clip_polygon(np.asarray(polygon, dtype=np.float64).reshape(-1, 2), size, _FAR)
 
 
 def _readable(rle: dict[str, Any], size: Size) -> dict[str, Any]:
