@@ -24,7 +24,7 @@ def step_seconds(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[flo
     """Name -> seconds per step, one number a round.
 
     Args:
-        configs: of finished trainings, plain and resolved.
+        configs: of trainings, plain and resolved.
     """
     with fresh_processes(1) as pool:
         return pool.submit(in_turn, dict(configs)).result()

@@ -1,9 +1,10 @@
 """Does aggregation help? The whole study, as docs/study tells it: `python -m benchmarks.study --help`.
 
 Everything is done by commands that anyone can type; this file only says them in their order, and goes on where it was
-stopped. The learning rate is tuned on val for the baseline alone, and then everybody's. Two tables: with the same
-number of steps, and with the number of steps that takes each variant the baseline's time, by step times that are
-measured in turn (`step_times`). The checkpoint of a run is chosen on val, what is reported is on test.
+stopped. The learning rate is tuned on val for the baseline alone, and then everybody's. Two tables, of which neither
+needs the other: with the same number of steps, and with the number of steps that takes each variant the baseline's
+time, by step times that are measured in turn (`step_times`). The checkpoint of a run is chosen on val, what is
+reported is on test.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class Study:
         make_folder(self.folder, "--folder")
         make_folder(Path(settings.output), "--output")
         self.notes = self.folder / "record.json"
-        asked = {key: value for key, value in vars(settings).items() if key not in ("folder", "output", "n_jobs")}
+        how = ("folder", "output", "n_jobs", "table")  # and not what
+        asked = {key: value for key, value in vars(settings).items() if key not in how}
         self.record: dict[str, Any] = {"began": time.strftime("%Y-%m-%d %H:%M"), "settings": asked}
         self.record |= {"machine": machine(threads=1), "commands": [], "seconds": {}}
         earlier = read_json(self.notes)
@@ -92,23 +94,30 @@ class Study:
         return any(checkpoints_of(file.parent) for file in self.folder.rglob("job.json"))
 
     def run(self) -> None:
-        """From nothing to two tables."""
+        """From nothing to two tables, or the one that was asked for."""
         jobs, seeds = jobs_of(self.settings.sweep), f"seed={self.settings.seeds}"
         rates = {} if self.settings.lr else aps_by_rate(self._sweep("rate", "+sweep=study_rate"))
         chosen = self.settings.lr or max(rates, key=rates.get)
         self.record |= {"val AP by learning rate": rates, "learning rate": chosen}
         shared = ["hydra/sweeper=list", f"optim.lr={chosen}", seeds]
-        runs = self._sweep("steps", *shared, quoted(jobs))
-        self._tell("steps")
-        self._sweep("time", *shared, quoted(same_time(jobs, self._seconds(runs), self.settings.steps, self.baseline)))
-        self._tell("time")
+        if self.settings.table != "time":
+            self._sweep("steps", *shared, quoted(jobs))
+            self._tell("steps")
+        if self.settings.table != "steps":
+            timed = same_time(jobs, self._seconds(jobs, chosen), self.settings.steps, self.baseline)
+            self._sweep("time", *shared, quoted(timed))
+            self._tell("time")
+
+    def _said(self) -> list[str]:
+        """Overrides of every training."""
+        settings = self.settings
+        return [f"experiment={experiment_of(settings.sweep)}", f"data={settings.data}", *settings.overrides]
 
     def _sweep(self, name: str, *arguments: str) -> list[Run]:
         """Train what is not trained yet; the finished runs."""
         place, settings = self.folder / name, self.settings
         steps = [f"trainer.max_steps={settings.steps}", f"trainer.val_check_interval={max(1, settings.steps // 2)}"]
-        said = [f"experiment={experiment_of(settings.sweep)}", f"data={settings.data}", *settings.overrides]
-        said += [*(() if name == "time" else steps), "trainer.enable_progress_bar=false", *arguments]
+        said = [*self._said(), *(() if name == "time" else steps), "trainer.enable_progress_bar=false", *arguments]
         start = f"sweep.resume={place}" if (place / "sweep.json").is_file() else f"hydra.sweep.dir={place}"
         with self._timed(f"{name}: training"):
             self._train(place, *said, f"sweep.n_jobs={settings.n_jobs}", start)
@@ -129,21 +138,20 @@ class Study:
 
     def _baseline_of(self, runs: Sequence[Run]) -> str:
         """A run of the baseline, by which the report finds its variant."""
-        return self._run_of(self.baseline, runs).name
-
-    def _run_of(self, job: Sequence[str], runs: Sequence[Run]) -> Run:
         jobs = jobs_of(self.settings.sweep)
-        if found := next((run for run in runs if is_of(run, job, jobs)), None):
-            return found
-        sys.exit(f"{self.folder}: no finished training of {name_of(job)}: start the study again, and it is tried again")
+        if found := next((run for run in runs if is_of(run, self.baseline, jobs)), None):
+            return found.name
+        told = name_of(self.baseline)
+        sys.exit(f"{self.folder}: no finished training of {told}: start the study again, and it is tried again")
 
-    def _seconds(self, runs: Sequence[Run]) -> dict[str, float]:
+    def _seconds(self, jobs: Sequence[Sequence[str]], lr: float) -> dict[str, float]:
         """Of a step of each job: measured once, since a study that goes on keeps its numbers of steps."""
         from benchmarks.step_times import step_seconds
 
-        kept, jobs = self.record.setdefault("seconds per step", {}), jobs_of(self.settings.sweep)
-        configs = {name_of(job): self._run_of(job, runs).config for job in jobs}
-        if configs.keys() - kept.keys():
+        kept, words = self.record.setdefault("seconds per step", {}), [f"optim.lr={lr}"]
+        words += [f"trainer.max_steps={self.settings.steps}", "name=study", f"output_dir={self.folder}"]
+        if {name_of(job) for job in jobs} - kept.keys():
+            configs = {name_of(job): composed("train", *self._said(), *words, *job) for job in jobs}
             with self._timed("time: steps of all in turn"):
                 for name, values in step_seconds(configs).items():
                     kept[name] = {"median": median(values), "least": min(values), "most": max(values)}
@@ -177,6 +185,17 @@ class Study:
         )
 
 
+def composed(command: str, *overrides: str) -> dict[str, Any]:
+    """The configuration of `python -m aggmask.COMMAND` with these words."""
+    from hydra import compose, initialize_config_dir
+
+    from aggmask.assembly.config import plain, register_resolvers
+
+    register_resolvers()
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        return plain(compose(command, overrides=list(overrides)))
+
+
 def finished(place: Path) -> list[Run]:
     """The finished runs of a sweep."""
     from aggmask.reporting.runs import FINISHED, read_runs  # torch, for which words need not wait
@@ -187,17 +206,13 @@ def finished(place: Path) -> list[Run]:
 def evaluate_on_test(folder: Path) -> None:
     """What `python -m aggmask.evaluate checkpoint=FOLDER/best.ckpt split=test` does, without starting Python anew."""
     import torch
-    from hydra import compose, initialize_config_dir
 
-    from aggmask.assembly.config import plain, register_resolvers
     from aggmask.evaluate import evaluate
 
     torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    register_resolvers()
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        said = [f"checkpoint='{folder / 'best.ckpt'}'", "split=test", "trainer.enable_progress_bar=false"]
-        evaluate(plain(compose("evaluate", overrides=said)))
+    said = [f"checkpoint='{folder / 'best.ckpt'}'", "split=test", "trainer.enable_progress_bar=false"]
+    evaluate(composed("evaluate", *said))
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ def settings_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--steps", type=int, default=1000, help="of the first table")
     parser.add_argument("--lr", type=float, help="by default tuned on val for the baseline")
+    parser.add_argument("--table", choices=("steps", "time"), help="only the one of as many steps, or of the same time")
     parser.add_argument("--n-jobs", type=int, default=2, help="at the same time")
     parser.add_argument("--folder", help="for the runs: by default studies/SWEEP-DATA-STEPS")
     parser.add_argument("--output", help="for the tables: by default FOLDER/tables")

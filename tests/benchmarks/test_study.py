@@ -124,6 +124,34 @@ def test_it_trains_evaluates_and_tells_both_tables(monkeypatch, tmp_path):
     assert again["commands"][:3] == record["commands"]
     assert len(again["commands"]) == 6
     assert timings == [[study.name_of(job) for job in listed]]  # once: the steps of a study stay
+    study.Study(study.settings_of([*said, "--folder", f"{tmp_path}/work", "--table", "steps"])).run()
+    study.Study(study.settings_of([*said, "--folder", f"{tmp_path}/work", "--table", "time"])).run()
+    assert [
+        place.rpartition("/")[2]
+        for words in calls[6:]
+        for place in words
+        if place.startswith(("hydra.sweep.dir", "sweep.resume"))
+    ] == ["rate", "steps", "rate", "time"]
+
+
+def test_the_same_time_needs_no_trainings_of_as_many_steps(monkeypatch, tmp_path):
+    """What is timed are the configurations of the trainings, composed."""
+    timed, calls = {}, []
+    monkeypatch.setattr(
+        step_times, "step_seconds", lambda configs: timed.update(configs) or {name: [1.0] for name in configs}
+    )
+    monkeypatch.setattr(study, "run_to_its_end", lambda words: calls.append(words[3:]) or 0)
+    monkeypatch.setattr(study, "finished", lambda place: [])
+    monkeypatch.setattr(study.Study, "_tell", lambda self, name: None)
+    said = ["--sweep", "study_solov2_main", "--steps", "100", "--lr", "0.003", "--data", "shapes_hard", "data.flip=0"]
+    study.Study(study.settings_of([*said, "--folder", str(tmp_path), "--table", "time"])).run()
+    assert len(calls) == 1
+    assert list(timed) == [study.name_of(job) for job in study.jobs_of("study_solov2_main")]
+    for config in timed.values():
+        assert (config["optim"]["lr"], config["trainer"]["max_steps"], config["data"]["flip"]) == (0.003, 100, 0)
+        assert config["data"]["root"] == "datasets/shapes_hard"
+    models = [json.dumps(config["model"]) for config in timed.values()]
+    assert len(set(models)) == len(models)
 
 
 def record_of(folder) -> dict:
