@@ -3,11 +3,13 @@ import os
 import re
 
 import pytest
+from hydra.errors import HydraException
 from torch.utils.data import DataLoader, Dataset
 
 from aggmask.assembly.explain import explain
 from aggmask.depth import UnknownScale
 from aggmask.errors import UserError
+from tests.runs import composed
 
 KILLED = "DataLoader worker (pid 4711) is killed by signal: Killed. "
 BUS = (
@@ -87,3 +89,16 @@ def test_a_users_mistake_below_any_other_error():
     assert (
         explain(raised(RuntimeError("x"), cause=UserError("data.root=x: is not there"))) == "data.root=x: is not there"
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("experiment=solo_r50_ag", "experiment=solo_r50_ag: there is no such option; did you mean 'solo_r50_agg'?"),
+        ("model/backbone=xx", "model/backbone=xx: there is no such option; valid: convnext_tiny, efficientnet_lite0,"),
+    ],
+)
+def test_an_option_that_a_group_does_not_have(said, told):
+    with pytest.raises(HydraException) as raised_here:
+        composed(said)
+    assert explain(raised_here.value).startswith(told)

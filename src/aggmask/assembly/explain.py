@@ -85,10 +85,15 @@ def _unlike_pair() -> str:
 
 
 def _readable(chain: list[BaseException]) -> str:
-    """Hydra's own message, with the valid keys where a key is unknown."""
+    """Hydra's own message, or what would be valid where a key or an option of a group is unknown."""
+    from hydra.errors import MissingConfigException
+
     for cause in chain:
         node, key = getattr(cause, "parent_node", None), getattr(cause, "key", None)
         if node is not None and key is not None and "is not in struct" in str(cause):
             return f"{cause.full_key}: there is no such key{suggest(str(key), map(str, node))}"
+        if isinstance(cause, MissingConfigException) and cause.missing_cfg_file and cause.options:
+            group, _, option = cause.missing_cfg_file.rpartition("/")
+            return f"{group}={option}: there is no such option{suggest(option, cause.options)}"
     texts = [str(chain[0]), *(str(cause).partition("\n")[0] for cause in chain[1:2] if str(cause) not in str(chain[0]))]
     return "\n".join(line.rstrip() for text in texts for line in text.splitlines() if line.strip())
