@@ -14,6 +14,7 @@ import aggmask
 from aggmask.assembly.build import PARTS, build, load, load_module
 from aggmask.assembly.config import plain
 from aggmask.assembly.published import as_published, from_published
+from aggmask.assembly.published_recipe import grids_of
 from aggmask.checkpoints.published import BATCH_COUNTER
 from aggmask.data.coco import collate
 from aggmask.data.coco_categories import COCO_CATEGORIES
@@ -153,7 +154,7 @@ def test_what_has_no_place_is_named(name, value, said):
 )
 def test_the_weights_of_a_published_model_lead_to_its_experiment(experiment, file, expected):
     content, wanted = checkpoint_of(f"experiment={experiment}")
-    recipe = from_published(as_published(content), file)["hyper_parameters"]
+    recipe = from_published(as_published(content)["state_dict"], file)["hyper_parameters"]
     assert {part: recipe[part] for part in PARTS} == wanted
     assert recipe["categories"] == [[c.id, c.name] for c in COCO_CATEGORIES]
 
@@ -175,7 +176,7 @@ def test_of_several_networks_that_fit_the_likeliest_is_taken(options):
     content, wanted = checkpoint_of(
         "experiment=solo_r50_agg", *(f"model.aggregation.{k}={v}" for k, v in options.items())
     )
-    assert from_published(as_published(content), "x")["hyper_parameters"]["model"] == wanted["model"]
+    assert from_published(as_published(content)["state_dict"], "x")["hyper_parameters"]["model"] == wanted["model"]
 
 
 @pytest.mark.parametrize("given", [5, True, {0: "a"}, ({"id": 1, "name": "a"},), [1, 2]])
@@ -260,6 +261,43 @@ def test_what_was_never_published_is_not_written():
     content["hyper_parameters"]["model"]["aggregation"]["residual"] = False
     with pytest.raises(UserError, match=r"published names have none for 'head\.aggregation"):
         as_published(content, "later")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (["experiment=solo_r50", "model.interpolation.stride=2"], r"has grids \[40, 36.* and \[20, 18"),
+        (["experiment=solov2_r50", "model.interpolation.stride=2"], "published models without aggregation have a mask"),
+        (["experiment=solo_r50", "model.backbone.name=resnetaa50"], "name=resnetaa50: .* a plain resnet50"),
+    ],
+)
+def test_weights_that_published_code_would_use_otherwise_are_not_written(said, told):
+    with pytest.raises(UserError, match=told):
+        as_published(checkpoint_of(*said)[0])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ["experiment=solo_r101_agg_bigcls"],
+        ["experiment=solov2_r101_agg_bigcls60"],
+        ["experiment=solo_r50_agg", "model.interpolation.stride=2"],
+        ["experiment=solov2_r50_agg", "model.interpolation.stride=4"],
+    ],
+)
+def test_grids_come_back(said, caplog):
+    """Which the weights do not tell: of the plain model and that with more category cells they are the same."""
+    content, wanted = checkpoint_of(*said)
+    with caplog.at_level(logging.WARNING):
+        again = from_published(as_published(content), "x.pth")["hyper_parameters"]
+    assert grids_of(again) == grids_of(wanted)
+    assert "grids" not in caplog.text
+
+
+def test_grids_that_are_none_are_refused():
+    weights = published_model(some_case("solo"))[0]
+    with pytest.raises(UserError, match=r"x: meta\.grids \['a'\] must be whole numbers, one a level"):
+        from_published({"meta": {"grids": ["a"]}, "state_dict": weights}, "x")
 
 
 def test_ids_of_categories_come_back():

@@ -227,6 +227,20 @@ def test_counts_below_one_are_refused(name):  # -1 left out the last one
         Decoder(**{name: -1})
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"score_threshold": -0.1}, "score_threshold=-0.1: must be from 0 to 1"),  # what fills a tile up was found
+        ({"mask_threshold": 1.5}, "mask_threshold=1.5: must be from 0 to 1"),
+        ({"keep_threshold": float("nan")}, "keep_threshold=nan: must be from 0 to 1"),
+        ({"sigma": 0}, "sigma=0: must be more than 0"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(given, told):
+    with pytest.raises(UserError, match=f"decoder.{told}"):
+        Decoder(**given)
+
+
 def test_unknown_kernels_are_refused():
     with pytest.raises(UserError, match="kernel=cosine"):
         Decoder(kernel="cosine")

@@ -80,3 +80,17 @@ def test_places_are_clipped_to_the_grid():
 def test_a_bound_without_room_is_refused(bound):
     with pytest.raises(UserError, match=r"neighbors\.bound="):
         make_window(bound=bound)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("base", ["constant", "predicted"])
+def test_features_that_are_no_numbers_give_masks_that_are_none(base, value):
+    """As the fixed window does: the training then says so, or skips the step, and no index is out of bounds."""
+    head = make_head(base=base, window=5, deformable=True)
+    nn.init.normal_(head.aggregation.neighbors.offsets.conv.weight)
+    pyramid = make_pyramid(1)
+    with torch.no_grad():
+        pyramid[0][0, 0, 3, 3] = value
+        output = head(pyramid)[0]
+        masks = output.field.at(every_cell(output.level, 1))
+    assert masks.isnan().any()

@@ -122,6 +122,26 @@ def test_no_cells_at_all_is_no_ceiling():
         Criterion(max_cells=0)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
+def test_a_certain_score_has_a_finite_gradient(gamma):
+    logits = torch.tensor([[[[50.0, -50.0]]]], requires_grad=True)
+    focal_loss_sum(logits, torch.tensor([[[0, 1]]]), 0.25, gamma).backward()
+    assert logits.grad.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"gamma": 0.5}, "gamma=0.5: must be 0, or 1 or more"),  # at a certain score its gradient is no number
+        ({"gamma": -1}, "gamma=-1: must be 0"),
+        ({"alpha": -1}, "alpha=-1: must be from 0 to 1"),
+    ],
+)
+def test_numbers_of_the_focal_loss_that_make_no_sense_are_refused(given, told):
+    with pytest.raises(UserError, match=f"criterion.{told}"):
+        Criterion(**given)
+
+
 def test_unknown_normalizers_are_refused():
     with pytest.raises(UserError, match="normalizer=local: must be global or rank"):
         Criterion(normalizer="local")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from aggmask.assembly.build import build, make_recipe
-from aggmask.assembly.published_recipe import configuration_for
+from aggmask.assembly.published_recipe import configuration_for, grids_of
 from aggmask.checkpoints.published import BATCH_COUNTER, FAMILIES, family_of, to_ours, to_published
 from aggmask.checkpoints.reading import published_weights
 from aggmask.checkpoints.shapes import describe
@@ -46,6 +46,8 @@ def from_published(
         UserError: what the weights are cannot be told, or not all of them fit.
     """
     published = published_weights(content, where)
+    if grids is None and mask_grids is None:
+        grids, mask_grids = _grids_in(_meta_of(content), where)
     try:
         ours = to_ours(published)
         found = describe(ours, aggregation)
@@ -54,7 +56,7 @@ def from_published(
         raise UserError(f"{where}: {error}") from error
     for note in found.notes:
         log.warning("%s", note)
-    recipe = make_recipe(cfg, _categories(found.num_classes, categories, content, where))
+    recipe = make_recipe(cfg, _categories(found.num_classes, categories, _meta_of(content), where))
     counters = any(name.endswith(BATCH_COUNTER) for name in ours)
     ours = _checked(ours, recipe, found.num_classes, published, where)
     return {
@@ -79,20 +81,41 @@ def as_published(content: Mapping[str, Any], names: str | None = None) -> dict[s
         raise UserError(f"names={family}: must be {' or '.join(FAMILIES)}")
     if recipe["model"]["aggregation"].get("residual"):
         raise UserError("model.aggregation.residual=true: published models have no such sum, and would compute others")
+    s, t = grids_of(recipe)
+    if "window" not in recipe["model"]["aggregation"] and s != t:
+        raise UserError(
+            f"published models without aggregation have a mask for each cell; this one has grids {s} and {t}"
+        )
     ours = {name.removeprefix(_PREFIX): value for name, value in content["state_dict"].items()}
     if not origin.get("counters", True):
         ours = {name: value for name, value in ours.items() if not name.endswith(BATCH_COUNTER)}
     weights = to_published(ours, family)
-    describe(ours)
+    plain = f"resnet{describe(ours).depth}"
+    name = recipe["model"]["backbone"]["name"]
+    if name.rpartition("/")[2].partition(".")[0] != plain:  # weights of the same names and shapes, other operations
+        raise UserError(f"model.backbone.name={name}: published models would compute a plain {plain} with its weights")
     ids, names = zip(*recipe["categories"], strict=True)
-    # Published files know no ids; others skip the key.
-    return {"meta": {"CLASSES": names, "category_ids": ids}, "state_dict": weights}
+    # What published files do not know; other readers skip these keys.
+    told = {"category_ids": ids, "grids": s, "mask_grids": t}
+    return {"meta": {"CLASSES": names, **told}, "state_dict": weights}
 
 
-def _categories(count: int, names: Sequence[str] | None, content: Mapping[str, Any], where: str) -> Sequence[Category]:
-    """Categories of the labels: the user's, the file's, or COCO's."""
+def _meta_of(content: Any) -> Mapping[str, Any]:
+    """What a published checkpoint says beside its weights."""
     meta = content.get("meta")
-    meta = meta if isinstance(meta, Mapping) else {}
+    return meta if isinstance(meta, Mapping) else {}
+
+
+def _grids_in(meta: Mapping[str, Any], where: str) -> tuple[list[int] | None, list[int] | None]:
+    """S and T of each level, where this package wrote the file."""
+    for name in ("grids", "mask_grids"):
+        if meta.get(name) is not None and not _is_list_of(int, meta[name]):
+            raise UserError(f"{where}: meta.{name} {meta[name]} must be whole numbers, one a level")
+    return meta.get("grids"), meta.get("mask_grids")
+
+
+def _categories(count: int, names: Sequence[str] | None, meta: Mapping[str, Any], where: str) -> Sequence[Category]:
+    """Categories of the labels: the user's, the file's, or COCO's."""
     later = meta.get("dataset_meta")
     given = meta.get("CLASSES")
     empty = given is None or (isinstance(given, list | tuple) and not given)

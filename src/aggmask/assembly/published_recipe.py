@@ -107,8 +107,8 @@ def _composed(experiment: str) -> dict[str, Any]:
         Singleton.set_state(state)
 
 
-def _grids(cfg: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-    """S and T of each level."""
+def grids_of(cfg: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    """S and T of each level of a configuration."""
     stride = cfg["model"]["interpolation"]["stride"]
     rows = cfg["model"]["levels"]
     return [row["grid"] for row in rows], [-(-(row.get("mask_grid") or row["grid"]) // stride) for row in rows]
@@ -125,7 +125,7 @@ def _is_kind(cfg: Mapping[str, Any], found: Description) -> bool:
 def _fits(
     cfg: Mapping[str, Any], found: Description, grids: Sequence[int] | None, mask_grids: Sequence[int] | None
 ) -> bool:
-    s, t = _grids(cfg)
+    s, t = grids_of(cfg)
     coarser = all(mask < category for category, mask in zip(s, t, strict=True))
     window = (found.aggregation or {}).get("window")
     return (

@@ -24,6 +24,7 @@ from aggmask.geometry.grid import MASK_STRIDE
 from aggmask.structures import Category, Cells, Detections, Instances, LevelOutput
 
 _TILE = 8  # cells that are aggregated together at least
+_COPIED = 64  # masks that are copied together, by way of one more copy of them
 _RETURN_BYTES = 13  # of a pixel on its way to the original image: twice a float, a copy of one, and a bool
 
 
@@ -38,10 +39,11 @@ class Decoder:
         keep_threshold: least score after it.
         max_detections: per image.
         memory_mb: MiB for the cells that are aggregated at once, and for the masks that return to the original image
-            at once: at least 8 cells and one mask. The masks kept for Matrix NMS, at most twice `nms_pre`, come on top.
+            at once: at least 8 cells and one mask. The masks for Matrix NMS come on top: at most three times `nms_pre`,
+            where more candidates are found than that, else twice what is found.
 
     Raises:
-        UserError: there is no such kernel, or no memory.
+        UserError: there is no such kernel, or a number makes no sense.
     """
 
     def __init__(
@@ -62,6 +64,12 @@ class Decoder:
         for name, count in (("nms_pre", nms_pre), ("max_detections", max_detections)):
             if count < 1:
                 raise UserError(f"decoder.{name}={count}: must be 1 or more")
+        thresholds = {"score": score_threshold, "mask": mask_threshold, "keep": keep_threshold}
+        for name, threshold in thresholds.items():
+            if not 0 <= threshold <= 1:
+                raise UserError(f"decoder.{name}_threshold={threshold}: must be from 0 to 1")
+        if not sigma > 0:
+            raise UserError(f"decoder.sigma={sigma}: must be more than 0")
         self.score_threshold, self.mask_threshold = score_threshold, mask_threshold
         self.nms_pre, self.kernel, self.sigma = nms_pre, kernel, sigma
         self.keep_threshold, self.max_detections, self.memory_mb = keep_threshold, max_detections, memory_mb
@@ -127,10 +135,21 @@ class Decoder:
         order = scores.argsort(descending=True, stable=True)
         return order[scores[order] >= self.keep_threshold][: self.max_detections]
 
-    def _best(self, seen: Sequence[Detections]) -> Detections:
-        """The best `nms_pre` of several, by falling score."""
-        found = Detections(*map(torch.cat, zip(*(vars(part).values() for part in seen), strict=True)))
-        return found[found.scores.argsort(descending=True, stable=True)[: self.nms_pre]]
+    def _best(self, seen: list[Detections]) -> Detections:
+        """The best `nms_pre` of several, by falling score; the masks of each are let go as soon as they are copied."""
+        best = torch.cat([part.scores for part in seen]).argsort(descending=True, stable=True)[: self.nms_pre]
+        place = torch.full((sum(map(len, seen)),), -1, device=best.device)
+        place[best] = torch.arange(len(best), device=best.device)
+        masks = seen[0].masks.new_empty((len(best), *seen[0].masks.shape[1:]))
+        others = [
+            torch.cat(rows)[best] for rows in zip(*((d.scores, d.labels, d.levels, d.cells) for d in seen), strict=True)
+        ]
+        for places in place.split([len(part) for part in seen]):
+            part = seen.pop(0)
+            for rows in (places >= 0).nonzero()[:, 0].split(_COPIED):
+                masks[places[rows]] = part.masks[rows]
+        scores, labels, levels, cells = others
+        return Detections(scores, labels, masks, levels, cells)
 
     def _candidates(
         self, output: LevelOutput, number: int, image: int, cells: Tensor, scores: Tensor, size: tuple[int, int]

@@ -7,6 +7,7 @@ DDP averages, are those of one process with all the images; the published code c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -41,7 +42,7 @@ class Criterion:
             None: all of them, as published.
 
     Raises:
-        UserError: there is no such normalizer, or no mask may be asked for.
+        UserError: there is no such normalizer, no mask may be asked for, or a number of the focal loss makes no sense.
     """
 
     def __init__(
@@ -57,6 +58,10 @@ class Criterion:
             raise UserError(f"criterion.max_cells={max_cells}: must be at least 1, or null for no ceiling")
         if normalizer not in ("global", "rank"):
             raise UserError(f"criterion.normalizer={normalizer}: must be global or rank")
+        if not 0 <= alpha <= 1:
+            raise UserError(f"criterion.alpha={alpha}: must be from 0 to 1")
+        if gamma != 0 and not 1 <= gamma < math.inf:  # between them a certain, right score has no finite gradient
+            raise UserError(f"criterion.gamma={gamma}: must be 0, or 1 or more")
         self.mask_weight, self.category_weight = mask_weight, category_weight
         self.alpha, self.gamma, self.normalizer, self.max_cells = alpha, gamma, normalizer, max_cells
 

@@ -56,7 +56,8 @@ class KernelBank:
 
     def _sampled(self, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
         """Kernels and biases bilinear between the four cells around each (U, 2) position."""
-        low = positions.floor().clamp(0, max(self.grid - 2, 0))  # the last cell too has one on each side of it
+        # The last cell too has one on each side of it. A place that is no number is none in its share, hence its mask.
+        low = positions.detach().nan_to_num().floor().clamp(0, max(self.grid - 2, 0))
         share = positions - low
         kernels = bias = 0
         for corner in ((0, 0), (0, 1), (1, 0), (1, 1)):
