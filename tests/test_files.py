@@ -13,6 +13,9 @@ def test_what_was_written_comes_back(tmp_path):
     write_json(tmp_path / "a.json", {"a": [1, 0.1, None]})
     assert read_json(tmp_path / "a.json") == {"a": [1, 0.1, None]}
     assert read_json(tmp_path / "b.json") is None
+    (tmp_path / "c.json").write_text('{"a": ')
+    with pytest.raises(UserError, match=r"c\.json: is damaged \(.+\); put a copy of it back, or remove it"):
+        read_json(tmp_path / "c.json")
 
 
 def test_the_old_content_stays_until_the_new_one_is_whole(tmp_path):

@@ -129,10 +129,8 @@ def test_no_overlay_replaces_a_picture(checkpoint, pictures, monkeypatch, capsys
     assert all(file.read_bytes() == (pictures / file.name).read_bytes() for file in kept)
 
 
-def interrupted_write(results, path):
-    if results:
-        raise KeyboardInterrupt
-    write(results, path)
+def interrupted(*given):
+    raise KeyboardInterrupt
 
 
 def test_what_others_wrote_is_not_replaced(checkpoint, pictures, monkeypatch, capsys, tmp_path):
@@ -140,7 +138,7 @@ def test_what_others_wrote_is_not_replaced(checkpoint, pictures, monkeypatch, ca
     arguments = [f"checkpoint={checkpoint}", f"source={pictures}/grey.png"]
     config = predict.plain(composed(*arguments, f"output={tmp_path}/out", command="predict"))
     with monkeypatch.context() as patch:
-        patch.setattr("aggmask.metrics.results.write", interrupted_write)
+        patch.setattr("aggmask.metrics.results.write", interrupted)
         with pytest.raises(KeyboardInterrupt):
             predict.predict(config)
     assert (tmp_path / "out" / "grey.png").is_file()
@@ -148,7 +146,20 @@ def test_what_others_wrote_is_not_replaced(checkpoint, pictures, monkeypatch, ca
     assert command(monkeypatch, capsys, predict, *arguments, f"output={tmp_path}/out")[0] == 0  # its own overlay
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last.ckpt").touch()
-    for output, told in ((tmp_path, "was not written by predict"), (tmp_path / "run", "is the folder of a training")):
+    (tmp_path / "test").mkdir()
+    write([{"image_id": 1, "category_id": 1, "score": 0.5}], tmp_path / "test" / "results.json")
+    (tmp_path / "nothing").mkdir()
+    write([], tmp_path / "nothing" / "results.json")
+    write([7], tmp_path / "nothing" / "evaluated.json")
+    (tmp_path / "out" / "web.png").write_text("another picture")
+    for source, output, told in (
+        ("grey.png", tmp_path, "grey.png is there, and was not written by predict"),
+        ("grey.png", tmp_path / "run", "is the folder of a training"),
+        ("grey.png", tmp_path / "test", "results.json is there, and was not written by predict"),  # of an evaluation
+        ("grey.png", tmp_path / "nothing", "results.json is there, and was not written by predict"),
+        ("web.webp", tmp_path / "out", "web.png is there, and was not written by predict"),
+    ):
+        arguments[1] = f"source={pictures}/{source}"
         status, said = command(monkeypatch, capsys, predict, *arguments, f"output={output}")
         assert status == 2
         assert told in said

@@ -117,8 +117,14 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """What `write_json` wrote; None where there is no such file."""
+    """What `write_json` wrote; None where there is no such file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     try:
         return json.loads(Path(path).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error}); put a copy of it back, or remove it") from error

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 register_resolvers()
 
 RESULTS = "results.json"
+_MARK = "aggmask.predict"  # in an overlay: what wrote it
 _SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"}
 _SUFFIXES |= {".ppm", ".pgm", ".tga"}
 
@@ -35,7 +36,8 @@ def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
         What is in `results.json`: COCO results, each with its file's path from the folder that `source` names.
 
     Raises:
-        UserError: there is no picture, an overlay would replace one, or one cannot be read; the others are done first.
+        UserError: there is no picture, something of somebody else's would be replaced, or a picture cannot be read;
+            the others are done first.
     """
     check_score(config["score_threshold"])
     files = pictures(config["source"])
@@ -44,8 +46,13 @@ def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
         raise UserError(
             f"output={folder}: is the folder of a training, which keeps its own {RESULTS}; name another one"
         )
+    if _has_others_results(folder):
+        raise UserError(
+            f"output={folder}: {folder / RESULTS} is there, and was not written by predict; name another folder"
+        )
     pairs = targets(files, folder)
     checkpoint_file(config["checkpoint"])
+    from PIL.PngImagePlugin import PngInfo
     from tqdm import tqdm
 
     from aggmask.assembly.build import load
@@ -57,8 +64,8 @@ def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     model = load(config["checkpoint"], config["device"], config["short_side"], config["long_side"])
     channels, home = model.segmenter.backbone.in_chans, _home(config["source"])
     folder.mkdir(parents=True, exist_ok=True)
-    write([], folder / RESULTS)  # whose the overlays are, if this call is interrupted
-    results, failed = [], []
+    results, failed, mark = [], [], PngInfo()
+    mark.add_text("Software", _MARK)
     for number, (file, target) in enumerate(tqdm(pairs, unit="image")):
         try:
             pixels = read_picture(file, channels, model.value_range)
@@ -66,7 +73,7 @@ def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
             failed.append(str(error))
             continue
         found = model.predict([pixels], config["score_threshold"])[0]
-        draw(pixels_of(pixels, 3), found, config["score_threshold"]).save(target)
+        draw(pixels_of(pixels, 3), found, config["score_threshold"]).save(target, pnginfo=mark)
         results += as_results(number, file.relative_to(home).as_posix(), found)
     write(results, folder / RESULTS)
     print(f"{len(files) - len(failed)} pictures, {len(results)} objects: {folder}")
@@ -113,9 +120,22 @@ def targets(files: list[Path], folder: Path) -> list[tuple[Path, Path]]:
                 f"output={folder}: the overlay of {file} would replace {target}, which is one of the pictures of "
                 "source; name another folder"
             )
-        if target.exists() and not (folder / RESULTS).is_file():  # else it is an overlay of an earlier call
+        if target.exists() and _MARK.encode() not in _head_of(target):
             raise UserError(f"output={folder}: {target} is there, and was not written by predict; name another folder")
     return [(file, target) for target, file in pairs.items()]
+
+
+def _has_others_results(folder: Path) -> bool:
+    """Whether there are results that no call of predict wrote: those of an evaluation name no files."""
+    from aggmask.metrics.results import EVALUATED
+
+    head = _head_of(folder / RESULTS) if (folder / RESULTS).exists() else b"[]"
+    return (folder / EVALUATED).exists() or (head != b"[]" and b'"file_name"' not in head)
+
+
+def _head_of(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(1024)
 
 
 def _home(source: str) -> Path:

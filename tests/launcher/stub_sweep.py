@@ -23,8 +23,9 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, stream=sys.stdout)
     root, n_jobs, seeds, epochs = Path(sys.argv[1]), *map(int, sys.argv[2:5])
     ledger = Ledger(root)
-    ledger.open(sys.argv, os.getcwd())
+    root.mkdir(parents=True, exist_ok=True)
     with held(ledger.lock, "busy"):
+        ledger.open(sys.argv, os.getcwd())
         jobs = ledger.jobs()
         if len(jobs) < seeds:
             jobs = [freeze(root, seed, epochs) for seed in range(seeds)]

@@ -79,6 +79,52 @@ def test_a_lock_is_free_when_it_is_left(tmp_path, monkeypatch):
     assert not is_held(lock)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a lock of somebody else's needs another user")
+def test_whether_somebody_elses_lock_is_held_can_be_seen(tmp_path):
+    lock = tmp_path / "lock"
+    with held(lock, "busy"):
+        assert as_nobody(is_held, lock) is True
+    assert as_nobody(is_held, lock) is False
+
+
+def as_nobody(function, path):
+    """In a process of a user who may only read there."""
+    for folder in (path, *path.parents[:4]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        status = b"?"
+        try:
+            os.setgid(65534)
+            os.setuid(65534)
+            status = b"1" if function(path) else b"0"
+        finally:
+            os.write(write, status)
+            os._exit(0)
+    os.waitpid(child, 0)
+    said = os.read(read, 1)
+    os.close(read), os.close(write)
+    return {b"1": True, b"0": False}.get(said)
+
+
+def test_files_below_a_job_and_files_of_others_are_no_jobs(tmp_path):
+    frozen(tmp_path, 3, "experiment=demo")
+    for folder, text in (
+        ("3/artifacts", '{"name": "x"}'),
+        ("3/wandb", "no json"),
+        ("tool", '{"name": "x"}'),
+        (".", "[]"),
+    ):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "job.json").write_text(text)
+    assert [job.number for job in Ledger(tmp_path).jobs()] == [3]
+    with pytest.raises(UserError, match=r"no job\.json of ours"):
+        Job.read(tmp_path / "tool")
+    (tmp_path / "3" / "job.json").write_text('{"digest"')
+    with pytest.raises(UserError, match=r"3/job\.json: is damaged \(.+\); put a copy of it back, or remove it"):
+        Ledger(tmp_path).jobs()
+
+
 def test_jobs_come_in_order_and_are_told_apart(tmp_path):
     for number in (10, 2):
         frozen(tmp_path, number, "experiment=demo", f"seed={number}")
@@ -95,4 +141,12 @@ def test_a_sweep_is_written_down_once(tmp_path):
     Ledger(tmp_path).open(["seed=0,1"], "/first")
     again = Ledger.read(tmp_path)
     again.open(["other"], "/second")
+    assert Ledger.read(tmp_path).sweep == {"arguments": ["seed=0,1"], "cwd": "/first"}
+
+
+def test_of_two_sweeps_that_start_in_one_folder_the_second_changes_nothing(tmp_path):
+    first, second = Ledger(tmp_path), Ledger(tmp_path)
+    first.open(["seed=0,1"], "/first")
+    with pytest.raises(UserError, match="another sweep was started here at the same time"):
+        second.open(["other"], "/second")
     assert Ledger.read(tmp_path).sweep == {"arguments": ["seed=0,1"], "cwd": "/first"}

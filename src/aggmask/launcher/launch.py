@@ -76,8 +76,9 @@ class Launch:
         """
         given = self.master.hydra.overrides
         arguments = [*given.hydra, *given.task]
-        self.ledger.open(arguments, os.getcwd())
+        self.ledger.root.mkdir(parents=True, exist_ok=True)
         with held(self.ledger.lock, f"{self.ledger.root}: another process works on this sweep already", patience=2):
+            self.ledger.open(arguments, os.getcwd())
             before = self.ledger.jobs()
             composed = self._freeze(all_overrides, first, before)
             unique = {c.job.folder: c.job for c in composed}

@@ -82,9 +82,23 @@ def is_held(lock: Path) -> bool:
     except Timeout:
         return True
     except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return _is_held_by_others(lock)
         if not _knows_no_locks(error):
             raise
         return False
+
+
+def _is_held_by_others(lock: Path) -> bool:
+    """The same where this user may only read."""
+    import fcntl  # which not every system has
+
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _lock(path: Path) -> FileLock:
@@ -122,8 +136,12 @@ class Job:
             UserError: there is none, or its configuration was changed by hand.
         """
         content = read_json(folder / "job.json")
-        if content is None:
-            raise UserError(f"job={folder}: there is no job.json, so this is no folder of a sweep's job")
+        if not _is_job(content):
+            raise UserError(f"job={folder}: there is no job.json of ours, so this is no folder of a sweep's job")
+        return cls._of(folder, content)
+
+    @classmethod
+    def _of(cls, folder: Path, content: Mapping[str, Any]) -> Job:
         if digest(content["config"]) != content["digest"]:
             raise UserError(
                 f"{folder / 'job.json'}: the configuration is not the one that was frozen; a job of other values is "
@@ -197,6 +215,11 @@ class Job:
         (self.folder / "outcome.json").unlink(missing_ok=True)
 
 
+def _is_job(content: Any) -> bool:
+    """Whether a `job.json` is a job of a sweep, and not some other program's."""
+    return isinstance(content, dict) and content.keys() >= {"digest", "number", "overrides", "cwd", "config"}
+
+
 def labels(jobs: Sequence[Job]) -> list[str]:
     """What tells each job from the others: its overrides without those that all of them have."""
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
@@ -223,9 +246,14 @@ class Ledger:
         return ledger
 
     def open(self, arguments: Sequence[str], cwd: str) -> None:
-        """Write down what the sweep is, the first time that it is started."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        """Write down what the sweep is, the first time that it is started; whoever does so holds the lock.
+
+        Raises:
+            UserError: somebody else has since this ledger was made.
+        """
         if self.sweep is None:
+            if read_json(self.root / "sweep.json") is not None:
+                raise UserError(f"{self.root}: another sweep was started here at the same time; start this one again")
             self.sweep = {"arguments": list(arguments), "cwd": cwd}
             write_json(self.root / "sweep.json", self.sweep)
 
@@ -234,5 +262,15 @@ class Ledger:
         return self.root / "sweep.lock"
 
     def jobs(self) -> list[Job]:
-        """In the order of their numbers."""
-        return sorted((Job.read(path.parent) for path in self.root.rglob("job.json")), key=lambda job: job.number)
+        """In the order of their numbers.
+
+        Raises:
+            UserError: a file of a job is damaged, or was changed by hand.
+        """
+        found = []
+        for folder, below, files in os.walk(self.root):
+            content = read_json(Path(folder, "job.json")) if "job.json" in files else None
+            if _is_job(content):
+                found.append(Job._of(Path(folder), content))
+                below.clear()  # what a job writes is its own
+        return sorted(found, key=lambda job: job.number)
