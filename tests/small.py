@@ -1,5 +1,6 @@
 """Small heads, pyramids and drawn objects for tests: everything about them can be checked by hand or by the oracle."""
 
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -25,6 +26,17 @@ PUBLISHED_ROWS = [
         STRIDES, (40, 36, 24, 16, 12), ((1, 96), (48, 192), (96, 384), (192, 768), (384, 2048)), strict=True
     )
 ]
+
+
+@contextmanager
+def many_threads(count: int = 8):
+    """More threads than processors, so that sums of which the order is left to them differ from time to time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def make_levels_of(grids=GRIDS, mask_grids=None, sizes=SIZES) -> list[GridLevel]:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from aggmask.model.representation.kernels import KernelBank
-from tests.small import close
+from tests.small import close, many_threads
 
 T, C, B = 5, 6, 2
 
@@ -99,3 +99,20 @@ def test_a_place_on_the_far_border_gets_a_gradient_too():
     positions = torch.tensor([[[float(T - 1), float(T - 1)]]], requires_grad=True)
     bank.at(torch.tensor([0]), positions).square().sum().backward()
     assert positions.grad.abs().min() > 0
+
+
+@pytest.mark.parametrize("between", [False, True])
+def test_gradients_are_the_same_bits_whatever_the_order_of_threads(between):
+    """Many cells that share kernels: else a training on two busy processors is another one each time."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.arange(40).repeat_interleave(50)
+    positions = torch.rand(len(image), 5, 2, generator=generator) * 7
+    features = torch.randn(40, 64, 4, 4, generator=generator)
+    found = []
+    with many_threads():
+        for _ in range(6):
+            leaves = [torch.ones(1, 64, 64, requires_grad=True), torch.ones(64, requires_grad=True)]
+            bank = KernelBank(features, *leaves, 8, 1)
+            bank.at(image, positions if between else positions.long()).square().sum().backward()
+            found.append([leaf.grad for leaf in leaves])
+    assert all(torch.equal(a, b) for again in found[1:] for a, b in zip(again, found[0], strict=True))

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from aggmask.geometry.grid import coordinate_channels
 from aggmask.model.aggregation.weights import BranchWeights, CategoryWeights
 from aggmask.structures import Cells
-from tests.small import close, every_cell, make_levels_of
+from tests.small import close, every_cell, make_levels_of, many_threads
 
 SOME = Cells(torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0, 17, 3, 17, 63]))
 
@@ -41,3 +41,16 @@ def test_depth_0_reads_the_resized_features():
     weights = BranchWeights(30, 99, 11, depth=0)
     assert weights.channels == 32
     assert weights.cell_features(torch.randn(2, 30, 5, 7), torch.randn(2, 99, 8, 8)).shape == (2, 32, 8, 8)
+
+
+def test_gradients_are_the_same_bits_whatever_the_order_of_threads():
+    """Neighboring cells share what they read."""
+    torch.manual_seed(0)
+    weights, cells = CategoryWeights(64, 64, 11), every_cell(make_levels_of(grids=(12, 12, 12, 12, 12))[0], 4)
+    grids, found = torch.randn(4, 64, 12, 12), []
+    with many_threads():
+        for _ in range(6):
+            leaf = grids.clone().requires_grad_()
+            weights(leaf, cells).square().sum().backward()
+            found.append(leaf.grad)
+    assert all(torch.equal(again, found[0]) for again in found[1:])

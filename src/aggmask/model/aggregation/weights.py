@@ -25,11 +25,14 @@ class CellConv(nn.Module):
         """(B, C, S, S), K cells -> (K, out_channels)."""
         grid, kernel, margin = features.shape[-1], self.conv.kernel_size[0], self.conv.padding[0]
         padded = F.pad(features, (margin,) * 4).permute(0, 2, 3, 1)
+        side = grid + 2 * margin
         around = torch.arange(kernel, device=features.device)
         row = (cells.index // grid)[:, None, None] + around[:, None]
         column = (cells.index % grid)[:, None, None] + around
-        patches = padded[cells.image[:, None, None], row, column].permute(0, 3, 1, 2)  # (K, C, k, k)
-        return F.linear(patches.flatten(1), self.conv.weight.flatten(1), self.conv.bias)
+        asked = (cells.image[:, None, None] * side + row) * side + column
+        # Not by brackets, whose gradient threads add up in any order on a CPU.
+        patches = padded.flatten(0, 2).index_select(0, asked.flatten()).unflatten(0, asked.shape)  # (K, k, k, C)
+        return F.linear(patches.permute(0, 3, 1, 2).flatten(1), self.conv.weight.flatten(1), self.conv.bias)
 
 
 class CategoryWeights(CellConv):

@@ -51,8 +51,10 @@ class KernelBank:
 
     def _picked(self, image: Tensor, cell: Tensor) -> tuple[Tensor, Tensor | None]:
         """Kernels (U, C) and biases (U,) of whole cells."""
-        bank = image if len(self.kernels) > 1 else torch.zeros_like(image)
-        return self.kernels[bank, cell], None if self.bias is None else self.bias[cell]
+        row = image * self.grid**2 + cell if len(self.kernels) > 1 else cell
+        # Not by brackets, whose gradient threads add up in any order on a CPU.
+        kernels = self.kernels.flatten(0, 1).index_select(0, row)
+        return kernels, None if self.bias is None else self.bias.index_select(0, cell)
 
     def _sampled(self, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
         """Kernels and biases bilinear between the four cells around each (U, 2) position."""
