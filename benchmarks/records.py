@@ -6,12 +6,14 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from aggmask import files
+from aggmask.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,6 @@ def make_folder(folder: Path, word: str) -> None:
         SystemExit: nothing can be written there.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        sys.exit(f"{word}={folder}: cannot be written ({error.strerror}): name another folder")
+        files.make_folder(folder, word)
+    except UserError as error:
+        sys.exit(str(error))

@@ -118,11 +118,20 @@ def test_decoder_and_metric_can_be_overridden(trained, tmp_path):
     assert count("+decoder.max_detections=2", "+metric.backend=pycocotools") <= 2 * 5 < count()
 
 
-def test_an_unknown_part_key_is_named(trained, monkeypatch, capsys):
-    arguments = [f"checkpoint={trained[1]}", "decoder.sigmaa=1"]
-    status, said = command(monkeypatch, capsys, evaluate, *arguments)
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("decoder.sigmaa=1", "decoder.sigmaa: there is no such key; did you mean 'sigma'?"),
+        ("decoder.score_threshold=high", "decoder.score_threshold=high: must be float"),
+        ("data.batch_size=many", "data.batch_size=many: must be int"),
+        ("output=/proc/x", "output=/proc/x: cannot be written"),
+    ],
+)
+def test_what_makes_no_sense_is_told_before_anything_is_evaluated(said, told, trained, monkeypatch, capsys):
+    status, printed = command(monkeypatch, capsys, evaluate, f"checkpoint={trained[1]}", said)
     assert status == 2
-    assert "decoder.sigmaa: there is no such key; did you mean 'sigma'?" in said
+    assert told in printed
+    assert "AP50" not in printed
 
 
 def test_a_file_without_annotations_gives_results_and_no_ap(trained, monkeypatch, capsys, tmp_path, caplog):

@@ -166,6 +166,13 @@ def test_what_others_wrote_is_not_replaced(checkpoint, pictures, monkeypatch, ca
     assert (tmp_path / "grey.png").read_text() == "another picture"
 
 
+def test_an_output_that_is_no_folder_is_told(checkpoint, pictures, monkeypatch, capsys):
+    arguments = [f"checkpoint={checkpoint}", f"source={pictures}/grey.png", f"output={pictures}/rgba.png"]
+    status, said = command(monkeypatch, capsys, predict, *arguments)
+    assert status == 2
+    assert "rgba.png: cannot be written (File exists); name another folder" in said
+
+
 def test_a_threshold_beyond_the_scores_is_refused(checkpoint, monkeypatch, capsys):
     status, said = command(
         monkeypatch, capsys, predict, f"checkpoint={checkpoint}", "source=x", "output=y", "score_threshold=2"

@@ -6,8 +6,16 @@ from collections.abc import Iterable
 class UserError(Exception):
     """A mistake that a person can mend: the message says what was wrong, where, and what to do.
 
-    Commands print the message alone, without a traceback.
+    Commands print the message alone, without a traceback, and end with `status`.
     """
+
+    status = 2
+
+
+class Stopped(UserError):
+    """Ctrl-C has ended it, as was asked for; the message says how it goes on."""
+
+    status = 130
 
 
 def listed(values: Iterable[object], most: int = 8) -> str:

@@ -11,6 +11,7 @@ from aggmask.assembly.command import hydra_task, run_command
 from aggmask.assembly.config import plain, register_resolvers
 from aggmask.checkpoints.run_folder import checkpoint_file
 from aggmask.errors import UserError
+from aggmask.files import make_folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -41,7 +42,7 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     data = build(_of_split(module.hparams["data"], config["split"]))
     trainer = build_trainer(config["trainer"], logger=False, enable_checkpointing=False)
     name = "evaluation" if config["split"] == "val" else config["split"]
-    folder = Path(config["output"] or Path(config["checkpoint"]).expanduser().parent / name)
+    folder = make_folder(config["output"] or Path(config["checkpoint"]).expanduser().parent / name, "output")
     try:
         trainer.validate(module, datamodule=data, verbose=False)
     except BaseException:

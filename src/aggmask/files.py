@@ -10,6 +10,7 @@ import glob
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -109,6 +110,24 @@ def _keep(path: Path, other: Path) -> None:
         link.replace(other)
     except OSError:  # a file system without links
         path.replace(other)
+
+
+def make_folder(folder: str | Path, key: str) -> Path:
+    """Make what a user named, before work whose results go there.
+
+    Args:
+        key: how it was named, for messages.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    folder = Path(folder).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"{key}={folder}: cannot be written ({error.strerror}); name another folder") from error
+    return folder
 
 
 def write_json(path: str | Path, content: Any) -> None:

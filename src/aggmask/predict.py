@@ -12,6 +12,7 @@ from aggmask.assembly.command import hydra_task, run_command
 from aggmask.assembly.config import check_score, plain, register_resolvers
 from aggmask.checkpoints.run_folder import checkpoint_file, checkpoints_of
 from aggmask.errors import UserError
+from aggmask.files import make_folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -63,7 +64,7 @@ def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     model = load(config["checkpoint"], config["device"], config["short_side"], config["long_side"])
     channels, home = model.segmenter.backbone.in_chans, _home(config["source"])
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "output")
     results, failed, mark = [], [], PngInfo()
     mark.add_text("Software", _MARK)
     for number, (file, target) in enumerate(tqdm(pairs, unit="image")):

@@ -48,11 +48,23 @@ def test_how_far_it_is(trainer, said, tmp_path, caplog):
     assert said in caplog.text
 
 
-def test_slurm_queued_it_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"])
+def test_a_cluster_started_it_again(name, tmp_path, monkeypatch):
     path = write(tmp_path, 1, 4)
-    for count, expected in (("", None), ("0", None), ("1", path)):
-        monkeypatch.setenv("SLURM_RESTART_COUNT", count)
-        assert checkpoint_of(config(tmp_path, None, max_epochs=2)) == expected
+    monkeypatch.setenv(name, "1")
+    assert checkpoint_of(config(tmp_path, None, max_epochs=2)) == path
+    for count in ("", "0"):
+        monkeypatch.setenv(name, count)
+        with pytest.raises(UserError, match="holds a training already"):
+            checkpoint_of(config(tmp_path, None, max_epochs=2))
+
+
+def test_a_folder_with_a_training_is_not_begun_anew_in(tmp_path):
+    write(tmp_path, 2, 8)
+    with pytest.raises(UserError, match=r"output_dir=.*: holds a training already \(last\.ckpt\): resume=auto goes on"):
+        checkpoint_of(config(tmp_path, None, max_epochs=2))
+    (tmp_path / LAST).unlink()
+    assert checkpoint_of(config(tmp_path, None, max_epochs=2)) is None
 
 
 def test_weights_alone(tmp_path):

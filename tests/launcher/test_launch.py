@@ -116,7 +116,7 @@ def test_a_sweep_that_is_interrupted_says_how_it_goes_on(sweep, tmp_path, monkey
 
     monkeypatch.setattr(schedule.time, "sleep", sleep)
     status, said = sweep(*STUB[:2], "seed=0,1", "trainer.max_epochs=1000")
-    assert status == 2
+    assert status == 130
     assert f"stopped: python -m tests.launcher.stub_job sweep.resume={tmp_path}/sweep" in said
     first, second = jobs_of(tmp_path)
     assert (first.state, second.state) == ("interrupted", "waiting")

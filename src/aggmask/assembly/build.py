@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class, get_object, instantiate
 
-from aggmask.assembly.config import suggest
+from aggmask.assembly.config import check_part, suggest
 from aggmask.callbacks.checkpoint_files import WholeCheckpoints
 from aggmask.callbacks.interruption import Interruption
 from aggmask.callbacks.last_evaluation import LastEvaluation
@@ -143,6 +143,7 @@ def _module_of(content: dict[str, Any], overrides: Mapping[str, Mapping[str, Any
             if key not in recipe[part] and key not in inspect.signature(get_class(recipe[part]["_target_"])).parameters:
                 raise UserError(f"{part}.{key}: there is no such key{suggest(key, recipe[part])}")
             recipe[part][key] = value
+        check_part({"_target_": recipe[part]["_target_"], **keys}, part)
     module = build_module(recipe, train=False)
     module.load_state_dict(content["state_dict"])
     return module.eval()

@@ -56,7 +56,7 @@ def hydra_task(command: str) -> Callable[[Callable[[DictConfig], Any]], Callable
 
 
 def run_command(main: Callable[[], None], open_nodes: Sequence[str] = ()) -> None:
-    """Run a Hydra main function; a user's mistake is printed and exits with 2, without a traceback.
+    """Run a Hydra main function; a user's mistake is printed and ends it with 2 (Ctrl-C: 130), without a traceback.
 
     Args:
         main: reads `sys.argv`.
@@ -88,7 +88,7 @@ def _end(error: Exception, before: Callable[[], None] = lambda: None) -> None:
     if message is not None:
         print(f"aggmask: {message}", file=sys.stderr)
         before()
-        sys.exit(2)
+        sys.exit(getattr(error, "status", 2))
 
 
 def _forget_refused() -> None:

@@ -112,6 +112,16 @@ def check(cfg: DictConfig, command: str) -> None:
         raise UserError("\n".join(problems))
 
 
+def check_part(node: Mapping[str, Any], where: str) -> None:
+    """The same for one part of a configuration.
+
+    Raises:
+        UserError: see `check`.
+    """
+    if problems := list(_problems(OmegaConf.create(dict(node)), where)):
+        raise UserError("\n".join(problems))
+
+
 def check_score(threshold: Any) -> None:
     """Refuse a `score_threshold` that no score could be compared with.
 

@@ -21,7 +21,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from aggmask.assembly.config import check, plain
-from aggmask.errors import UserError
+from aggmask.errors import Stopped, UserError
 from aggmask.launcher.ledger import Job, Ledger, digest, held, is_held, key_of, labels
 from aggmask.launcher.schedule import Engine, Schedule
 
@@ -91,7 +91,7 @@ class Launch:
             try:
                 self.schedule.run(jobs)
             except KeyboardInterrupt:
-                raise UserError(f"stopped: {self._how_to_go_on()}") from None
+                raise Stopped(f"stopped: {self._how_to_go_on()}") from None
             except UserError as error:
                 raise UserError(f"{error}\n{self._how_to_go_on()}") from error
             if any(job.state != "done" for job in others):
