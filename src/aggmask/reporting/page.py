@@ -74,7 +74,7 @@ def render(summary: Summary, pictures: int) -> str:
         categories=_categories(summary),
         baseline=summary.baseline.label,
         strips=[_strip(strip, lines) for strip in strips],
-        no_pictures=f"No pictures: {no_pictures or 'none were asked for, or there are no objects.'}",
+        no_pictures=no_pictures,
         jobs=_jobs(summary),
         jobs_text="Only finished jobs are in the tables and figures above.",
     )

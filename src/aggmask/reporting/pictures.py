@@ -27,31 +27,45 @@ class Strip(NamedTuple):
     pictures: list[Image.Image]
 
 
-def side_by_side(summary: Summary, count: int) -> list[Strip]:
+def side_by_side(summary: Summary, count: int) -> tuple[list[Strip], list[str]]:
     """The first `count` images, by id, in which there is something to find.
 
+    Returns:
+        The strips, and a sentence for each image that is left out, as it is not there or not what the annotations say.
+
     Raises:
-        UserError: an image is not there, or not what the annotations say.
+        UserError: there is no folder or zip of images.
     """
     chosen = sorted({a["image_id"] for a in summary.truth.annotations if not a["iscrowd"]})[:count]
     if not chosen:
-        return []
+        return [], []
     dataset = summary.data.val_dataset
     found = [_by_image(row.variant.finished[0].results(summary.split), chosen) for row in summary.rows]
-    strips = []
+    strips, left_out = [], []
     for image_id in chosen:
-        pixels, truth = dataset.original(image_id)
+        try:
+            pixels, truth = dataset.original(image_id)
+        except (UserError, OSError) as error:
+            left_out.append(f"No picture of image {image_id}: {_first_line(error)}")
+            continue
         shown = [truth, *(_instances(results[image_id], truth.size, dataset.index.categories) for results in found)]
         strips.append(Strip(image_id, [_drawn(pixels, instances, truth) for instances in shown]))
-    return strips
+    return strips, left_out
 
 
-def pictures_or_reason(summary: Summary, count: int) -> tuple[list[Strip], str | None]:
+def pictures_or_reason(summary: Summary, count: int) -> tuple[list[Strip], list[str]]:
     """`side_by_side`, or why there is nothing to see: a page of numbers is worth having without its images."""
     try:
-        return side_by_side(summary, count), None
+        strips, left_out = side_by_side(summary, count)
     except (UserError, OSError) as error:
-        return [], str(error).partition("\n")[0]
+        return [], [f"No pictures: {_first_line(error)}"]
+    if not strips and not left_out:
+        return [], ["No pictures: none were asked for, or there are no objects."]
+    return strips, left_out
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _by_image(results: Sequence[dict[str, Any]], image_ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:

@@ -11,9 +11,13 @@ from aggmask.data.storage import is_url
 from aggmask.errors import UserError
 from aggmask.reporting.runs import Run
 
+_READING = ("channels", "value_range", "exif", "on_bad_image", "allow_outside")  # how pictures are read
+
 
 def validation_data(runs: Sequence[Run], folder: Path, root: str | None = None, split: str = "val") -> CocoDataModule:
     """The data of finished runs, for its annotations and images; nothing is drawn or downloaded.
+
+    Pictures are read as the first run read them.
 
     Args:
         folder: of the sweep; relative places are looked for from the working folder, then from above it.
@@ -33,7 +37,11 @@ def validation_data(runs: Sequence[Run], folder: Path, root: str | None = None, 
     for base in (Path.cwd(), *folder.resolve().parents):
         annotations, images = (_from(base, each) for each in (place.annotations, place.images))
         if is_found(annotations):
-            return CocoDataModule(val={"annotations": annotations, "images": images})
+            data = runs[0].config["data"]
+            words = {key: data[key] for key in _READING if key in data}  # runs of older versions lack some
+            cache = _from(base, data.get("cache_dir"))
+            cache = cache if cache and Path(cache).is_dir() else None  # the runs' machine may have been another one
+            return CocoDataModule(val={"annotations": annotations, "images": images}, cache_dir=cache, **words)
     raise UserError(
         f"{place.annotations}: the validation annotations are not there any more; say where the data set is: root=DIR"
     )
