@@ -26,7 +26,7 @@ def test_sizes_without_ground_truth_have_no_place(summary):
 
 def test_categories_come_best_first(summary):
     panel = figures.categories(summary).axes[0]
-    means = {name: spread.mean for name, spread in summary.rows[1].categories.items()}
+    means = {summary.category_names[number]: spread.mean for number, spread in summary.rows[1].categories.items()}
     assert [text.get_text() for text in panel.get_yticklabels()] == sorted(means, key=lambda name: -means[name])
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,9 +34,9 @@ def test_rows_are_means_and_deviations_of_the_runs(summary, sweep, truth):
         assert row.numbers["AP"].mean == pytest.approx(own.mean(), abs=1e-12)
         assert row.numbers["AP"].deviation == pytest.approx(own.std(ddof=1), abs=1e-12)
     assert summary.rows[1].numbers["AP"].mean > summary.rows[2].numbers["AP"].mean > summary.rows[0].numbers["AP"].mean
-    names = [category["name"] for category in CATEGORIES]
-    assert list(summary.rows[0].categories) == names
-    whole = np.mean([summary.rows[1].categories[name].mean for name in names])
+    ids = [category["id"] for category in CATEGORIES]
+    assert list(summary.rows[0].categories) == ids
+    whole = np.mean([summary.rows[1].categories[number].mean for number in ids])
     assert whole == pytest.approx(summary.rows[1].numbers["AP"].mean)
 
 
@@ -46,7 +48,7 @@ def test_differences_are_to_the_chosen_baseline(sweep, truth):
     interval = summary.rows[0].differences["AP"]
     assert interval.value == pytest.approx(aps[0] - aps[1], abs=1e-12)
     assert interval.low < interval.value < interval.high < 0
-    assert set(summary.rows[0].category_differences) == {category["name"] for category in CATEGORIES}
+    assert set(summary.rows[0].category_differences) == {category["id"] for category in CATEGORIES}
 
 
 def test_objects_that_touch_have_numbers_of_their_own(sweep, truth, monkeypatch):
@@ -55,8 +57,8 @@ def test_objects_that_touch_have_numbers_of_their_own(sweep, truth, monkeypatch)
     monkeypatch.setattr(crowding, "touching", lambda truth: discs)
     summary = summarize(sweep, "window=5", resample_count=20)
     for row in summary.rows:
-        assert row.numbers["APt"].mean == pytest.approx(row.categories[CATEGORIES[0]["name"]].mean)
-        others = [row.categories[category["name"]].mean for category in CATEGORIES[1:]]
+        assert row.numbers["APt"].mean == pytest.approx(row.categories[CATEGORIES[0]["id"]].mean)
+        others = [row.categories[category["id"]].mean for category in CATEGORIES[1:]]
         assert row.numbers["APa"].mean == pytest.approx(np.mean(others))
     headings = columns(summary)
     assert headings[headings.index("AP touching") :][:4] == [
@@ -71,6 +73,23 @@ def test_objects_that_touch_have_numbers_of_their_own(sweep, truth, monkeypatch)
     assert shown.value == pytest.approx(summary.rows[0].differences["APt"].value)
     assert "Touching: objects with another one of their category at most 2 pixels away." in explanation(summary)
     assert [axes.get_title() for axes in figures.differences(summary).axes][-2:] == ["touching", "apart"]
+
+
+def test_categories_of_the_same_name_are_kept_apart(sweep, summary, tmp_path):
+    """Also where a third one is called as the first would be with its id."""
+    root = shutil.copytree(Path(summary.data.val.annotations).parents[1], tmp_path / "own")
+    file = root / "annotations" / "instances_val2017.json"
+    content = json.loads(file.read_text())
+    names = {3: "cat", 7: "cat", 18: "cat (3)"}
+    content["categories"] = [{"id": number, "name": name} for number, name in names.items()]
+    file.write_text(json.dumps(content))
+    summary = summarize(sweep, "window=5", resample_count=2, root=str(root))
+    assert summary.category_names == {3: "cat (3)", 7: "cat (7)", 18: "cat (3)"}
+    row = summary.rows[0]
+    assert np.mean([spread.mean for spread in row.categories.values()]) == pytest.approx(row.numbers["AP"].mean)
+    assert set(row.category_differences) == set(names)
+    shown = [text.get_text() for text in figures.categories(summary).axes[0].get_yticklabels()]
+    assert sorted(shown) == ["cat (3)", "cat (3)", "cat (7)"]
 
 
 def test_equal_results_differ_by_nothing(sweep):

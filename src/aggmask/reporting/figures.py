@@ -64,21 +64,21 @@ def sizes(summary: Summary) -> Figure:
 def categories(summary: Summary) -> Figure:
     """AP of each category, best of the baseline first, with the deviation over seeds."""
     base = next(row for row in summary.rows if row.variant is summary.baseline)
-    known = [name for name in by_baseline(summary) if not math.isnan(base.categories[name].mean)]
+    known = [number for number in by_baseline(summary) if not math.isnan(base.categories[number].mean)]
     spacing = max(0.2, 0.09 * len(summary.rows))
     figure, (panel,) = _panels(1, 1.2 + spacing * len(known))
     for row, shift in zip(summary.rows, _shifts(len(summary.rows)), strict=True):
         heights = np.arange(len(known)) + shift
-        _dots(panel, heights, [row.categories[name] for name in known], sideways=True, **_style(summary, row))
-    panel.set_yticks(range(len(known)), _column(known))
+        _dots(panel, heights, [row.categories[number] for number in known], sideways=True, **_style(summary, row))
+    panel.set_yticks(range(len(known)), _column([summary.category_names[number] for number in known]))
     panel.set(xlabel="mask AP x 100", ylim=(len(known) - 0.5, -0.5))
     return _with_legend(figure, panel)
 
 
-def by_baseline(summary: Summary) -> list[str]:
-    """Categories, best of the baseline first; those without ground truth last."""
+def by_baseline(summary: Summary) -> list[int]:
+    """Ids of categories, best of the baseline first; those without ground truth last."""
     base = next(row.categories for row in summary.rows if row.variant is summary.baseline)
-    return sorted(base, key=lambda name: (math.isnan(base[name].mean), -base[name].mean))
+    return sorted(base, key=lambda number: (math.isnan(base[number].mean), -base[number].mean))
 
 
 def costs(summary: Summary) -> Figure | None:

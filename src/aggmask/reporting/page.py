@@ -121,12 +121,13 @@ def _missing_jobs(summary: Summary) -> list[str]:
 def _categories(summary: Summary) -> list[dict[str, Any]]:
     """In the order of the figure above it."""
     return [
-        {"name": name, "cells": [_category(row, name) for row in summary.rows]} for name in figures.by_baseline(summary)
+        {"name": summary.category_names[number], "cells": [_category(row, number) for row in summary.rows]}
+        for number in figures.by_baseline(summary)
     ]
 
 
-def _category(row: Row, name: str) -> Cell:
-    spread, interval = row.categories[name], row.category_differences.get(name)
+def _category(row: Row, number: int) -> Cell:
+    spread, interval = row.categories[number], row.category_differences.get(number)
     clear = interval is not None and (interval.low > 0 or interval.high < 0)
     return Cell(percent(spread), None if math.isnan(spread.mean) else spread.mean, clear)
 

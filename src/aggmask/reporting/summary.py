@@ -7,6 +7,7 @@ resample of the bootstrap, comes from the same evaluation.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,13 +52,13 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One variant; names are those of NUMBERS, of `crowding.NAMES` where objects touch, and of the categories."""
+    """One variant; names are those of NUMBERS, and of `crowding.NAMES` where objects touch."""
 
     variant: Variant
     numbers: dict[str, Spread]
-    categories: dict[str, Spread]
+    categories: dict[int, Spread]  # by id
     differences: dict[str, Interval]  # to the baseline, of `crowding.MORE` too; empty for the baseline itself
-    category_differences: dict[str, Interval]
+    category_differences: dict[int, Interval]
     costs: dict[str, float | None]
 
 
@@ -75,6 +76,13 @@ class Summary:
     resamples: int
     notes: list[str]
     split: str = "val"
+
+    @property
+    def category_names(self) -> dict[int, str]:
+        """By id; where several categories have a name, each with its id behind it."""
+        names = self.truth.categories
+        counts = Counter(names.values())
+        return {number: f"{name} ({number})" if counts[name] > 1 else name for number, name in names.items()}
 
 
 def summarize(
@@ -117,7 +125,7 @@ def summarize(
     return Summary(folder, runs, variants, rows, chosen, truth, data, resample_count, notes, split)
 
 
-Scored = dict[str, tuple[float, np.ndarray]]  # name -> AP on all images, and on each of R resamples
+Scored = dict[Any, tuple[float, np.ndarray]]  # name or category id -> AP on all images, and on each of R resamples
 
 
 class _Scores(NamedTuple):
@@ -160,14 +168,14 @@ def _scores(
     whole, drawn = average_precision(matches), average_precision(matches, weights)
     once, each = numbers(whole), numbers(drawn)
     log.info("%s: AP %.4f", run.name, once["AP"].item())
-    names = [truth.categories[category] for category in matches.category_ids]
     pairs = zip(per_category(whole)[0].tolist(), per_category(drawn).T, strict=True)
+    categories = dict(zip(matches.category_ids, pairs, strict=True))
     told = {n: (once[n].item(), each[n]) for n in NUMBERS}
     for name, sort in sorts.items():
         matches = Matches.of(sort, results, run.max_detections).of_all_sizes()
         own, resampled = (numbers(average_precision(matches, w))["AP"] for w in (None, weights))
         told[name] = own.item(), resampled
-    return _Scores(told, dict(zip(names, pairs, strict=True)))
+    return _Scores(told, categories)
 
 
 def _row(variant: Variant, baseline: Variant, scores: dict[Path, _Scores], classes: int) -> Row:
