@@ -1,9 +1,12 @@
 """Which objects touch, and what AP over them alone counts."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
 
+from aggmask.geometry.cropped import dilated
 from aggmask.metrics import crowding, rle
 from aggmask.metrics.evaluators import evaluate
 from aggmask.metrics.ground_truth import GroundTruth
@@ -55,6 +58,34 @@ def test_objects_touch_where_less_than_two_pixels_are_between(second, touch):
 
 def test_an_object_of_no_pixel_stands_apart():
     assert crowding.touching(truth_of((1, 1, (0, 0, 5, 5)), (1, 1, (1, 1, 1, 1)), (1, 1, (3, 3, 3, 3)))) == set()
+
+
+@pytest.mark.parametrize("gap", [0, 1, 2, 5])
+def test_random_objects_touch_as_their_masks_say(gap):
+    """Every pair of masks, compared pixel by pixel; a few have no pixel."""
+    rng = np.random.default_rng(gap)
+    corners = zip(rng.integers(0, 55, 60).tolist(), rng.integers(0, 35, 60).tolist(), strict=True)
+    places = [(x, y, x + int(rng.integers(0, 6)), y + int(rng.integers(1, 6))) for x, y in corners]
+    truth = truth_of(*((1 + number % 2, 1 + number % 3 % 2, place) for number, place in enumerate(places)))
+    masks = {a["id"]: rle.decode(a["segmentation"]["counts"], SIZE) for a in truth.annotations}
+    expected = set()
+    for one, other in combinations(truth.annotations, 2):
+        alike = all(one[key] == other[key] for key in ("image_id", "category_id"))
+        if alike and (dilated(masks[one["id"]], gap) & masks[other["id"]]).any():
+            expected |= {one["id"], other["id"]}
+    assert crowding.touching(truth, gap) == expected
+    assert 0 < len(expected) < len(places)
+
+
+def test_masks_are_compared_only_where_their_boxes_meet(monkeypatch):
+    """150 objects with three pixels between them, and one more that is near to four of them."""
+    compared, meet = [], crowding._meet
+    monkeypatch.setattr(crowding, "_meet", lambda *given: compared.append(given) or meet(*given))
+    apart = [(1, 1, (x, y, x + 1, y + 1)) for x in range(0, 60, 4) for y in range(0, 40, 4)]
+    assert crowding.touching(truth_of(*apart)) == set()
+    assert len(compared) == 0
+    assert len(crowding.touching(truth_of(*apart, (1, 1, (22, 22, 23, 23))))) == 5
+    assert len(compared) == 4
 
 
 def test_boxes_that_meet_are_not_enough():

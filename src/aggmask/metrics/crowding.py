@@ -8,9 +8,8 @@ are ignored, and so is what is found of them; a detection that meets no object c
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -45,10 +44,10 @@ def touching(truth: GroundTruth, gap: int = GAP) -> set[int]:
             groups[annotation["image_id"], annotation["category_id"]].append(annotation)
     found: set[int] = set()
     for group in groups.values():
-        boxes = {a["id"]: _box(a) for a in group}
-        for first, second in combinations(group, 2):
-            ids = {first["id"], second["id"]}
-            if not ids <= found and _meet(first, second, boxes, gap):
+        boxes = np.array([_box(a) for a in group])
+        for i, j in _near(boxes, gap):
+            ids = {group[i]["id"], group[j]["id"]}
+            if not ids <= found and _meet(group[i], group[j], boxes[[i, j]], gap):
                 found |= ids
     return found
 
@@ -58,19 +57,27 @@ def _only(truth: GroundTruth, ids: Collection[int]) -> GroundTruth:
     return replace(truth, annotations=annotations)
 
 
+def _near(boxes: np.ndarray, gap: int) -> Iterator[tuple[int, int]]:
+    """Each pair of (n, 4) boxes that lie within `gap` of each other, once; a crowded image has few among all pairs."""
+    order = np.argsort(boxes[:, 0])
+    lefts, tops, rights, bottoms = boxes[order].T
+    reaches = np.searchsorted(lefts, rights + gap)  # the first box that begins too far to the right
+    for place, reach in enumerate(reaches):
+        beside = slice(place + 1, reach)
+        met = (tops[beside] < bottoms[place] + gap) & (tops[place] < bottoms[beside] + gap)
+        yield from ((order[place], other) for other in order[beside][met])
+
+
 def _box(annotation: dict[str, Any]) -> np.ndarray:
     """(left, top, right, bottom) pixels; right and bottom are outside."""
     x, y, w, h = reference.toBbox(annotation["segmentation"]).astype(int)
     return np.array([x, y, x + w, y + h])
 
 
-def _meet(first: dict[str, Any], second: dict[str, Any], boxes: dict[int, np.ndarray], gap: int) -> bool:
-    """Whether two masks lie within `gap` of each other; only where their boxes do is anything decoded."""
-    a, b = boxes[first["id"]], boxes[second["id"]]
-    left, top = np.maximum(a[:2], b[:2]) - gap
-    right, bottom = np.minimum(a[2:], b[2:]) + gap
-    if left >= right or top >= bottom:
-        return False
+def _meet(first: dict[str, Any], second: dict[str, Any], boxes: np.ndarray, gap: int) -> bool:
+    """Whether two masks, of these (2, 4) boxes, lie within `gap` of each other."""
+    left, top = boxes[:, :2].max(0) - gap
+    right, bottom = boxes[:, 2:].min(0) + gap
     window = np.s_[max(0, top) : bottom, max(0, left) : right]
     one, other = (
         rle.decode(each["segmentation"]["counts"], tuple(each["segmentation"]["size"]))[window]
