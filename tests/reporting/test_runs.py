@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -82,6 +83,42 @@ def test_what_other_programs_keep_in_a_run_is_no_run(sweep):
     place = sweep / "2" / "wandb" / "offline-run-1" / "files"
     place.mkdir(parents=True)
     (place / "config.yaml").write_text("a: 1")
+    assert [run.name for run in read_runs(sweep)] == list("012345")
+
+
+def test_foreign_configs_hide_and_invent_nothing(sweep):
+    foreign = {
+        "config.yaml": b"a: 1", "tool/config.yaml": b"- 1", "cut/config.yaml": b"model: {",
+        "old/config.yaml": b"\xff\xfe",
+        "wandb/run-1/files/config.yaml": b"{model: {}, data: {}, trainer: {}, _wandb: {}}",
+    }  # fmt: skip
+    for name, content in foreign.items():
+        (sweep / name).parent.mkdir(parents=True, exist_ok=True)
+        (sweep / name).write_bytes(content)
+    assert [(run.name, run.state) for run in read_runs(sweep)] == [(name, "finished") for name in "012345"]
+
+
+def test_jobs_come_before_a_configuration_above_them(sweep):
+    """Of a run, but in the sweep's own folder; also where another program of Hydra's left its marks there."""
+    config = (sweep / "0" / "config.yaml").read_text()
+    (sweep / "config.yaml").write_text(config)
+    assert [run.name for run in read_runs(sweep)] == list("012345")
+    (sweep / "config.yaml").unlink()
+    (sweep / ".hydra").mkdir()
+    (sweep / ".hydra" / "overrides.yaml").write_text("[]")
+    assert [run.name for run in read_runs(sweep)] == list("012345")
+    for run in "012345":
+        shutil.rmtree(sweep / run / ".hydra")
+    assert [run.name for run in read_runs(sweep)] == list("012345")
+
+
+def test_what_lies_below_a_run_belongs_to_it(sweep):
+    """Whether a launcher marked it or somebody copied it without its hidden folders."""
+    for run in "01":
+        shutil.copytree(sweep / "5", sweep / run / "old")
+        shutil.rmtree(sweep / run / "old" / ".hydra")
+    shutil.copytree(sweep / "5", sweep / "2" / "old")
+    shutil.rmtree(sweep / "1" / ".hydra")
     assert [run.name for run in read_runs(sweep)] == list("012345")
 
 

@@ -1,7 +1,8 @@
 """The jobs of a sweep as their folders tell them: what each one is, how far it came, what it logged.
 
 A sweep is any folder of run folders. Hydra's own launcher leaves `.hydra/overrides.yaml` in each of them, the process
-launcher `job.json` and `outcome.json`; a run's own `config.yaml` and `results.json` are there in either case.
+launcher `job.json` and `outcome.json`; a run's own `config.yaml` and `results.json` are there in either case. Other
+programs call their files `config.yaml`, too: what says nothing of a model, data and a trainer is none of ours.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from aggmask.errors import UserError
 from aggmask.metrics.results import EVALUATED
 
 FINISHED, FAILED, UNFINISHED = "finished", "failed", "unfinished"
+_OWN = {"model", "data", "trainer"}  # keys of every configuration of a training
 
 
 @dataclass(frozen=True)
@@ -101,29 +103,49 @@ def read_runs(folder: str | Path) -> list[Run]:
         raise UserError(
             f"{folder}: there is no such folder; give the folder of a sweep, like sweeps/2026-01-31_12-00-00"
         )
-    marks = ("config.yaml", "job.json", ".hydra/overrides.yaml")
-    found = {path for mark in marks for path in _holders(root, mark)}
-    found = {path for path in found if not found & set(path.parents)}  # other programs keep a config.yaml in a run, too
+    configs = {path: config for path in _holders(root, "config.yaml") if _is_own(config := _yaml(path / "config.yaml"))}
+    found = _jobs(root, configs.keys())
     if not found:
         raise UserError(
-            f"{folder}: no run in it (no config.yaml in any folder below). A sweep is made by "
+            f"{folder}: no run in it (no folder below has the config.yaml of a training). A sweep is made by "
             "`python -m aggmask.train experiment=demo seed=0,1,2 --multirun`"
         )
-    return [_read(path, root) for path in sorted(found, key=lambda path: _natural(str(path.relative_to(root))))]
+    found = sorted(found, key=lambda path: _natural(str(path.relative_to(root))))
+    return [_read(path, root, configs.get(path)) for path in found]
 
 
-def _holders(root: Path, mark: str) -> list[Path]:
+def _jobs(root: Path, configured: Set[Path]) -> set[Path]:
+    """Folders that a launcher marked or that hold a configuration, one of them at most on any path.
+
+    What lies below a run belongs to it. A folder with less than a mark and a configuration is no run for sure: it gives
+    way to the marked ones below it, and where it has no configuration to any.
+    """
+    frozen = _holders(root, "job.json")  # with its configuration inside
+    marked = frozen | _holders(root, ".hydra/overrides.yaml")
+    runs = frozen | (marked & configured)
+    found = {path for path in marked | configured if not runs & set(path.parents)}
+    above, above_marked = ({parent for path in some for parent in path.parents} for some in (found, found & marked))
+    found -= above_marked | (above - configured)
+    return {path for path in found if not found & set(path.parents)}
+
+
+def _holders(root: Path, mark: str) -> set[Path]:
     depth = mark.count("/") + 1
-    return [p.parents[depth - 1] for p in root.rglob(mark) if depth == 2 or p.parent.name != ".hydra"]
+    return {p.parents[depth - 1] for p in root.rglob(mark) if depth == 2 or p.parent.name != ".hydra"}
+
+
+def _is_own(config: Any) -> bool:
+    """Of a training here; W&B keeps a copy of it in a form of its own."""
+    return isinstance(config, dict) and config.keys() >= _OWN and "_wandb" not in config
 
 
 def _natural(text: str) -> list[Any]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
 
 
-def _read(folder: Path, root: Path) -> Run:
+def _read(folder: Path, root: Path, config: Mapping[str, Any] | None) -> Run:
     job = _json(folder / "job.json") or {}
-    config = _yaml(folder / "config.yaml") or job.get("config") or {}
+    config = config or job.get("config") or {}
     overrides = job.get("overrides") or _yaml(folder / ".hydra" / "overrides.yaml") or []
     name = str(folder.relative_to(root))
     name = root.resolve().name if name == "." else name
@@ -179,6 +201,6 @@ def _json(file: Path) -> Any:
 
 def _yaml(file: Path) -> Any:
     try:
-        return yaml.safe_load(file.read_text())
-    except (FileNotFoundError, yaml.YAMLError):
+        return yaml.safe_load(file.read_bytes())
+    except (OSError, ValueError, yaml.YAMLError):  # another program's file may be anything
         return None
