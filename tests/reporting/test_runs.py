@@ -134,6 +134,14 @@ def test_logged_values_keep_their_epoch_and_step(sweep):
     assert "epoch" not in logged
 
 
+def test_damaged_rows_of_the_log_are_left_out(sweep):
+    whole = read_runs(sweep)[0].logged
+    bad = b"\0\0\0\0\n1,2,3,4,5,6,7,8\n1e,2,3,4,5,0.5\n\xff,2,3,4,5,0.5\n" + b"\0" * 200_000 + b"\n"
+    heading, *rows = (sweep / "0" / "metrics.csv").read_bytes().splitlines(keepends=True)
+    (sweep / "0" / "metrics.csv").write_bytes(heading + bad + b"".join(rows) + bad)
+    assert read_runs(sweep)[0].logged == whole
+
+
 def test_what_is_no_sweep_is_refused(tmp_path):
     with pytest.raises(UserError, match="there is no such folder"):
         read_runs(tmp_path / "none")

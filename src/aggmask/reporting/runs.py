@@ -75,14 +75,19 @@ class Run:
 
     @cached_property
     def logged(self) -> dict[str, list[tuple[float, float, float]]]:
-        """Name -> (epoch, step, value) of each time that it was logged, from `metrics.csv`."""
+        """Name -> (epoch, step, value) of each time that it was logged, from `metrics.csv` without damaged rows."""
         file = self.folder / "metrics.csv"
         series: dict[str, list[tuple[float, float, float]]] = {}
         if not file.is_file():
             return series
-        with file.open(newline="") as rows:
-            for row in csv.DictReader(rows):
-                epoch, step = (float(row.get(key) or "nan") for key in ("epoch", "step"))
+        with file.open(newline="", errors="replace") as lines:
+            for row in csv.DictReader(line for line in lines if "\0" not in line):  # which a crash of a machine leaves
+                try:
+                    epoch, step = (float(row.get(key) or "nan") for key in ("epoch", "step"))
+                except ValueError:
+                    continue
+                if None in row:  # longer than the heading, as of two writers: what is under which name is not known
+                    continue
                 for name, text in row.items():
                     value = _number(text)
                     if name not in ("epoch", "step") and value is not None:
