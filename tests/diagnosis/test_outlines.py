@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from aggmask.diagnosis.outlines import crosses_itself, holes, reach_outside
+from aggmask.diagnosis.outlines import crosses_itself, depths, reach_outside
 from tests.data.make_coco import circle
 
 NEAR = np.roll(circle(7, 7, 3), 9, axis=0)  # starts where it is closest to (2, 2)
@@ -36,11 +36,18 @@ def test_reach_outside():
     assert reach_outside(SQUARE - [5, 6], (12, 12)) == 4
 
 
-def test_holes():
-    beside = SQUARE + 20
-    assert holes([SQUARE, beside]) == []
-    assert holes([SQUARE, circle(7, 7, 2), beside]) == [1]
-    assert holes([circle(7, 7, 2), SQUARE]) == [0]
+def test_depths():
+    beside, disc = SQUARE + 20, circle(7, 7, 4)
+    assert depths([]).tolist() == []
+    assert depths([SQUARE]).tolist() == [0]
+    assert depths([SQUARE, beside]).tolist() == [0, 0]
+    assert depths([SQUARE, disc, beside]).tolist() == [0, 1, 0]
+    assert depths([disc, SQUARE]).tolist() == [1, 0]
+    assert depths([circle(7, 7, 2), SQUARE, circle(7, 7, 1), disc]).tolist() == [2, 0, 3, 1]
     corner = np.array([(2, 2), (12, 2), (2, 12)], float)  # the box of the circle lies inside, the circle does not
-    assert holes([corner, circle(9, 9, 2)]) == []
-    assert holes([SQUARE]) == []
+    assert depths([corner, circle(9, 9, 2)]).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("again", [SQUARE, SQUARE[::-1], SQUARE + 1])
+def test_a_hole_inside_two_outlines_is_no_deeper(again):
+    assert depths([SQUARE, again, circle(8, 7, 2)]).tolist() == [0, 0, 1]

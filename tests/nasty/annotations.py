@@ -72,6 +72,7 @@ def one(segmentation, kinds, refused=None, kept=(10, 11), **values) -> Case:
 _NAMED = "annotation 11 of image 5"
 _STAR = [15, 2, 25, 18, 15, 18, 25, 2]  # an hourglass
 _RING = [[14, 2, 28, 2, 28, 16, 14, 16], [18, 6, 24, 6, 24, 12, 18, 12]]
+_ISLAND = [*_RING, [20, 8, 22, 8, 22, 10, 20, 10]]
 _BRIDGED = [14, 2, 28, 2, 28, 16, 14, 16, 14, 2, 18, 6, 18, 12, 24, 12, 24, 6, 18, 6, 14, 2]
 
 SHAPES = {
@@ -100,6 +101,7 @@ SHAPES = {
     "crossing": one([_STAR], "crossing"),
     "two parts": one([[15, 5, 18, 5, 18, 9], [22, 5, 25, 5, 25, 9]], "parts"),
     "hole as a part": one(_RING, {"filled-hole", "parts"}),
+    "island in a hole": one(_ISLAND, {"filled-hole", "parts"}),
     "hole by a bridge": one([_BRIDGED], set()),
     "RLE": one(rle(2, 15, 9, 25), set()),
     "uncompressed RLE": one(rle(2, 15, 9, 25, compressed=False), set()),

@@ -79,7 +79,7 @@ KINDS = {
     ),
     "filled-hole": Kind(
         True, "a polygon lies inside another one of the same object", "the hole, if it is one, is filled",
-        "an RLE with the hole",
+        "an RLE with the hole; what lies in the hole is object again",
     ),
     "wrong-area": Kind(
         True, "`area` is not that of the mask", "AP by size takes it as it is", "computed from the mask"

@@ -12,7 +12,7 @@ from aggmask.cocofile.records import Annotation, Image
 from aggmask.cocofile.segmentation import Rle, are_pairs, is_polygon, mask_of, shape_of, shoelace
 from aggmask.data.raster import bitmap, rasterize
 from aggmask.diagnosis.findings import Findings, Repairs
-from aggmask.diagnosis.outlines import crosses_itself, holes, reach_outside
+from aggmask.diagnosis.outlines import crosses_itself, depths, reach_outside
 from aggmask.geometry.frame import Frame, Size
 from aggmask.geometry.polygon import clip_polygon
 
@@ -101,16 +101,17 @@ class MaskCheck:
 
     def _repainted(self, position: int, parts: list[np.ndarray], size: Size, name: str) -> dict | None:
         """An RLE instead of polygons that mean something else than they paint."""
-        inner = holes(parts)
+        depth = depths(parts)
         crossing = any(map(crosses_itself, parts))
-        if inner:
-            self.findings.add("filled-hole", name, f"{len(inner)} of {len(parts)} polygons")
+        if depth.any():
+            self.findings.add("filled-hole", name, f"{np.count_nonzero(depth)} of {len(parts)} polygons")
         if crossing:
             self.findings.add("crossing", name)
-        if not inner and not crossing:
+        if not depth.any() and not crossing:
             return None
-        painted = bitmap([part for i, part in enumerate(parts) if i not in inner], size)
-        painted &= ~bitmap([parts[i] for i in inner], size)
+        painted = np.zeros(size, bool)
+        for level in range(depth.max() + 1):  # outlines, then the holes in them, then the islands in those
+            painted[bitmap([parts[i] for i in np.flatnonzero(depth == level)], size)] = level % 2 == 0
         if not painted.any():  # thinner than pixels: it stays what it is
             return None
         runs = coco_mask.encode(np.asfortranarray(painted.astype(np.uint8)))

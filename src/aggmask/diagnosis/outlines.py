@@ -34,15 +34,24 @@ def reach_outside(points: np.ndarray, size: Size) -> float:
     return float(max(0, *-low, *(high - size[::-1])))
 
 
-def holes(parts: list[np.ndarray]) -> list[int]:
-    """Which of an object's polygons lie wholly inside another one of them."""
+def depths(parts: list[np.ndarray]) -> np.ndarray:
+    """(n,) how deep each of an object's polygons lies inside others of them: 1 is a hole, 2 an island in it, and so on.
+
+    That is the longest chain of polygons around each other, and not how many there are: a hole where two overlapping
+    polygons meet lies inside both, and is one all the same.
+    """
+    found = np.zeros(len(parts), int)
     if len(parts) < 2:
-        return []
+        return found
     lows, highs = (np.array([f(part, axis=0) for part in parts]) for f in (np.min, np.max))
     within = ((lows[:, None] >= lows) & (highs[:, None] <= highs)).all(2)  # box i in box j
-    np.fill_diagonal(within, False)
-    inside = {(i, j): bool(Outline(parts[j]).contains_points(parts[i]).all()) for i, j in np.argwhere(within).tolist()}
-    return sorted({i for (i, _), found in inside.items() if found})
+    within &= ~within.T  # of two with the same box, neither holds the other
+    inside = np.zeros_like(within)
+    inside[within] = [Outline(parts[j]).contains_points(parts[i]).all() for i, j in np.argwhere(within).tolist()]
+    deeper = np.ones(len(parts), bool)
+    while (deeper := inside[:, deeper].any(1)).any():
+        found += deeper
+    return found
 
 
 def _following(values: np.ndarray) -> np.ndarray:
