@@ -365,6 +365,22 @@ def test_a_missing_image_is_told_with_the_only_one_of_nearly_that_name(imgs, nam
     assert len(pickle.dumps(imgs)) < 3000
 
 
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "/".join(["x" * 100] * 60)])
+def test_a_name_longer_than_any_file_has_is_missing(imgs, name):
+    for spelled in (name, name.replace("/", "\\")):
+        assert spelled not in imgs
+        with pytest.raises(UserError, match="There is no image"):
+            imgs.read(spelled)
+
+
+def test_a_name_too_long_in_one_spelling_is_read_in_another(tmp_path):
+    name = "ü" * 120
+    storage = open_storage(write_folder(tmp_path / "imgs", {name: b"1"}))
+    apart = unicodedata.normalize("NFD", name)
+    assert apart in storage
+    assert storage.read(apart) == b"1"
+
+
 @pytest.mark.parametrize("name", ["c.PNG", "d.png", "sub", r"sub\b.jpg"])
 def test_a_missing_image_is_told_alone_where_none_or_several_are_near(imgs, name):
     with pytest.raises(UserError, match="Check that annotations and images belong together"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,8 @@ from aggmask.data.byte_ranges import LocalFile, Remote, RemoteFile
 from aggmask.data.names import alike, endings, inside, leads_out, missing, spellings
 from aggmask.data.zip_images import Zip
 from aggmask.errors import UserError
+
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)  # no such file in a folder
 
 
 class Storage(Protocol):
@@ -88,19 +91,20 @@ class _Folder:
     def read(self, name: str) -> bytes:
         try:
             return self._path(name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        except OSError as error:
+            if error.errno not in _MISSING:
+                raise UserError(f"The image {name!r} in {self.place} cannot be read: {error.strerror}.") from error
             for other in spellings(name):
-                if self._path(other).is_file():
+                if os.path.isfile(self._path(other)):
                     return self._path(other).read_bytes()
             raise missing(name, self.place, self.near(name)) from error
-        except OSError as error:
-            raise UserError(f"The image {name!r} in {self.place} cannot be read: {error.strerror}.") from error
 
     def read_many(self, names: list[str]) -> list[bytes]:
         return [self.read(name) for name in names]
 
     def __contains__(self, name: str) -> bool:
-        return any(self._path(spelled).is_file() for spelled in (name, *spellings(name)))
+        # not Path.is_file, which fails where a name is longer than any file's
+        return any(os.path.isfile(self._path(spelled)) for spelled in (name, *spellings(name)))
 
     def near(self, name: str) -> list[str]:
         try:
