@@ -75,6 +75,11 @@ def test_a_place_below_a_file(tmp_path):
         _write(tmp_path / "a" / "b", 10)
 
 
+def test_a_name_longer_than_any_file_has(tmp_path):
+    with pytest.raises(UserError, match=r"the name is too long .*choose a shorter one"):
+        _write(tmp_path / ("a" * 300), 10)
+
+
 def test_other_errors_are_not_explained_away(tmp_path):
     with pytest.raises(FileNotFoundError):
         _write(tmp_path / "nowhere" / "a", 1)

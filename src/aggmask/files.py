@@ -18,8 +18,9 @@ from typing import IO, Any
 
 from aggmask.errors import UserError
 
-_FREE = "free some space, or write to another disk (train: output_dir=DIR; else output=DIR)"
-_ELSEWHERE = "choose a place where this user may write (train: output_dir=DIR; else output=DIR)"
+_KEYS = "(train: output_dir=DIR; doctor: fix=FILE; else output=DIR)"
+_FREE = f"free some space, or write to another disk {_KEYS}"
+_ELSEWHERE = f"choose a place where this user may write {_KEYS}"
 _FAULTS = {  # of a machine, not of a program: what is wrong, what to do
     errno.ENOSPC: ("the disk is full", _FREE),
     errno.EDQUOT: ("the quota of this user is used up", _FREE),
@@ -28,7 +29,7 @@ _FAULTS = {  # of a machine, not of a program: what is wrong, what to do
     errno.EACCES: ("this user may not do that", f"change the permissions, or {_ELSEWHERE}"),
     errno.EPERM: ("this user may not do that", f"change the permissions, or {_ELSEWHERE}"),
     errno.ENOTDIR: ("a part of this path is a file", _ELSEWHERE),
-    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one (train: output_dir=DIR; else output=DIR)"),
+    errno.ENAMETOOLONG: ("the name is too long", f"choose a shorter one {_KEYS}"),
     errno.EIO: ("the disk fails", "look at it (dmesg), and write to another one"),
     errno.ESTALE: ("the server of this disk has lost the file", "mount it anew"),
     errno.EMFILE: ("this process has too many files open", "raise the limit (ulimit -n)"),
@@ -79,7 +80,8 @@ def write_whole(path: str | Path, write: Callable[[IO[bytes]], Any], keep: str |
         fault = _fault_below(error, path)
         if fault is None:
             raise
-        kept = ". What was there before is unharmed" if path.exists() else ""
+        # not path.exists(), which fails by itself where the name is too long
+        kept = ". What was there before is unharmed" if os.path.exists(path) else ""
         raise UserError(f"{fault}{kept}") from error
     finally:
         with suppress(OSError):
