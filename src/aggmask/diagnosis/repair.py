@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from aggmask.cocofile.records import LISTS, raw_records
 from aggmask.diagnosis.structure import Examination
 from aggmask.errors import UserError
+from aggmask.files import write_whole
 
 
 def repaired(examination: Examination) -> bytes:
@@ -58,10 +60,10 @@ def write_copy(data: bytes, target: str) -> None:
         UserError: it is there, or cannot be written.
     """
     path = Path(target).expanduser()
-    if path.exists():
+    if os.path.exists(path):  # not path.exists(), which fails where a name is longer than any file's
         raise UserError(f"fix={target}: there is such a file already, which stays as it is. Name another one.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        write_whole(path, lambda file: file.write(data))
     except OSError as error:
         raise UserError(f"fix={target}: cannot be written: {error.strerror or error}") from error
