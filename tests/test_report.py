@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from aggmask import report
+from tests.disks import small_files_only
 from tests.reporting.made_sweep import make_sweep
 from tests.runs import command
 
@@ -54,6 +55,15 @@ def test_another_split_is_told_of_after_its_evaluation(sweep, said, tmp_path):
     said(sweep, "resamples=5", "pictures=0", "baseline=window=5")
     numbers = [(place / "table.md").read_text().replace("test", "validation") for place in (sweep, own / "sweep")]
     assert numbers[0] == numbers[1]
+
+
+def test_files_that_the_disk_does_not_take_leave_those_before_as_they_were(sweep, said, tmp_path):
+    (tmp_path / "report.html").write_text("before")
+    with small_files_only(1000):
+        status, text = said(sweep, f"output={tmp_path}", "resamples=2", "pictures=0")
+    assert status == 2
+    assert "report.html: files may not become so large" in text
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"report.html": "before"}
 
 
 def test_by_default_the_page_lies_in_the_sweep(sweep, said):

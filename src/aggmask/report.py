@@ -11,6 +11,7 @@ from pathlib import Path
 from aggmask.assembly.command import run_command
 from aggmask.assembly.config import suggest
 from aggmask.errors import UserError
+from aggmask.files import write_whole
 
 _DEFAULTS = {"baseline": None, "output": None, "pictures": 6, "resamples": 1000, "root": None, "split": "val"}
 _HELP = """keys:
@@ -56,7 +57,7 @@ def report(
     place.mkdir(parents=True, exist_ok=True)
     texts = (render(summary, pictures), as_markdown(summary), as_latex(summary))
     for name, text in zip(("report.html", *TABLES), texts, strict=True):
-        (place / name).write_text(text, encoding="utf-8")
+        write_whole(place / name, lambda file, text=text: file.write(text.encode()))
     print(texts[1])
     return place / "report.html"
 
