@@ -1,6 +1,8 @@
 import json
 from functools import partial
 
+import pytest
+
 from aggmask.data.packing import pack
 from aggmask.data.storage import open_storage
 from aggmask.diagnosis.pictures import size_in
@@ -14,9 +16,9 @@ IMAGE = FILE["images"][0]
 
 def test_ids_of_letters_get_numbers_and_references_follow():
     copy = json.loads(repaired(examine(CASES["ids as words"].data, "file.json")))
-    assert [image["id"] for image in copy["images"]] == [5, 6]
+    assert [image["id"] for image in copy["images"]] == [5, 1]
     assert [category["id"] for category in copy["categories"]] == [1, 2]
-    expected = [(10, 5, 1), (11, 6, 2), (12, 6, 2), (13, 6, 2)]
+    expected = [(10, 5, 1), (1, 1, 2), (2, 1, 2), (3, 1, 2)]
     assert [(a["id"], a["image_id"], a["category_id"]) for a in copy["annotations"]] == expected
     assert copy["annotations"][0]["segmentation"] == GOOD["segmentation"]
 
@@ -32,6 +34,34 @@ def test_a_size_is_read_without_decoding(tmp_path):
 def test_a_reference_to_nothing_stays_a_fault():
     examination = examine(file(other(image_id="nowhere")), "file.json")
     assert set(examination.findings.counts()) == {"record"}
+
+
+def test_a_number_that_others_look_for_in_vain_is_not_given_to_an_id_of_letters():
+    images = [IMAGE, {**IMAGE, "id": "x", "file_name": "b.jpg"}]
+    examination = examine(file(other(image_id=1), other(id=12, image_id="x"), images=images), "file.json")
+    assert [finding.text[:14] for finding in examination.findings.of("unknown-image")] == ["annotation 11 "]
+    copy = json.loads(repaired(examination))
+    assert [image["id"] for image in copy["images"]] == [5, 2]
+    assert [(a["id"], a["image_id"]) for a in copy["annotations"]] == [(10, 5), (12, 2)]
+
+
+def test_names_of_digits_become_text_and_keep_their_objects():
+    copy = json.loads(repaired(examine(CASES["names that are numbers"].data, "file.json")))
+    assert copy["categories"] == [{"id": 1, "name": "7"}, {"id": 2, "name": "0.5"}]
+    assert [(a["id"], a["category_id"]) for a in copy["annotations"]] == [(10, 1), (11, 2)]
+
+
+@pytest.mark.parametrize(
+    ("case", "ids"),
+    [
+        ("id of letters beside one beyond 64 bits", [10, 1]),
+        ("id beyond 64 bits as text", [10, 1]),
+        ("largest id, repeated", [10, 2**63 - 1, 1]),
+    ],
+)
+def test_new_ids_are_ids(case, ids):
+    copy = json.loads(repaired(examine(CASES[case].data, "file.json")))
+    assert [a["id"] for a in copy["annotations"]] == ids
 
 
 def test_sizes_come_from_the_image_files():

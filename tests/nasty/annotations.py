@@ -184,9 +184,24 @@ RECORDS = {
             *(other(id=f"a{k}", image_id="x", category_id="c", segmentation=[[k, 5, 25, 5, 25, 15]]) for k in range(3)),
             images=[FILE["images"][0], {**FILE["images"][0], "id": "x", "file_name": "b.jpg"}],
             categories=[FILE["categories"][0], {"id": "c", "name": "dog"}],
-        ), {"text-id"}, ("images[1]: id 'x' becomes 6", "category_id 'c' becomes 2"), "images[1]",
+        ), {"text-id"}, ("images[1]: id 'x' becomes 1", "category_id 'c' becomes 2"), "images[1]",
     ),
     "id beyond 64 bits": Case(file(other(id=10**30)), {"record"}, ("annotations[1]",), "annotations[1]"),
+    "id of letters beside one beyond 64 bits": Case(
+        file(other(id=10**30), other(id="a")), {"record", "text-id"}, ("annotations[1]", "'a' becomes 1"),
+        "annotations[1]",
+    ),
+    "id beyond 64 bits as text": Case(
+        file(other(id="9" * 30)), {"text-id"}, ("annotations[1]", "becomes 1"), "annotations[1]"
+    ),
+    "largest id, repeated": Case(
+        file(other(id=2**63 - 1), other(id=2**63 - 1, segmentation=[[1, 1, 5, 1, 5, 5]])),
+        {"repeated-annotation-id"}, (f"annotation {2**63 - 1}",), kept=(10, 2**63 - 1, 2**63 - 1),
+    ),
+    "names that are numbers": Case(
+        file(other(category_id=2), categories=[{"id": 1, "name": 7}, {"id": 2, "name": 0.5}]),
+        {"number-name"}, ("categories[0]: name 7 becomes '7'", "'0.5'"), "categories[0]",
+    ),
     "annotation is a number": Case(file(12), {"record"}, ("annotations[1]",), "annotations[1]"),
     "box of three": Case(file(other(bbox=[1, 2, 3])), {"record"}, ("annotations[1]", ".bbox"), "annotations[1]"),
     "image without a size": Case(

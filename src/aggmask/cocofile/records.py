@@ -21,14 +21,14 @@ LISTS = ("images", "categories", "annotations")
 
 _PIECE = 2**24  # bytes
 
-_Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # as the index keeps them
 _Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_PIXELS)]
 
 
 class Image(msgspec.Struct, gc=False):
     """One picture, in the frame that its annotations are made for."""
 
-    id: _Id
+    id: Id
     file_name: str
     height: _Side
     width: _Side
@@ -63,9 +63,9 @@ _NO = ("", "0", "false", "no")  # flags as text
 class Annotation(msgspec.Struct, gc=False):
     """One object, or a crowd of them."""
 
-    id: _Id
-    image_id: _Id
-    category_id: _Id
+    id: Id
+    image_id: Id
+    category_id: Id
     iscrowd: bool | int | None = None
     ignore: Any = None  # of any type: no standard says which
     area: float | None = None
@@ -86,7 +86,7 @@ class Annotation(msgspec.Struct, gc=False):
 class Category(msgspec.Struct):
     """What objects are called."""
 
-    id: _Id
+    id: Id
     name: str
     supercategory: Any = None  # a name, where there is one
 

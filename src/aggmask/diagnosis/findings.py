@@ -40,7 +40,8 @@ KINDS = {
     "no-images": Kind(True, "there is no folder or zip of images", _STOPS),
     # records
     "record": Kind(True, "an entry is not what the format says", _STOPS, _OUT),
-    "text-id": Kind(True, "an id is no whole number", _STOPS, "renumbered"),
+    "text-id": Kind(True, "an id is text that is no whole number of 64 bits", _STOPS, "renumbered"),
+    "number-name": Kind(True, "a category's name is a number", _STOPS, "written as text"),
     "no-size": Kind(True, "an image has no height and width", _STOPS, "read from the image file"),
     "repeated-image-id": Kind(True, "an image id is listed twice", _STOPS, "the later one is left out"),
     "repeated-category-id": Kind(True, "a category id is listed twice", _STOPS, "the later one is left out"),

@@ -16,7 +16,7 @@ import fsspec
 from aggmask.cocofile.reading import readable
 from aggmask.cocofile.records import LISTS, Annotation, File, Image, LenientFile, parse_leniently, problems_of
 from aggmask.diagnosis.findings import Findings, Repairs
-from aggmask.diagnosis.first_aid import Progress, SizeOf, first_aid
+from aggmask.diagnosis.first_aid import Progress, SizeOf, first_aid, free_ids
 from aggmask.diagnosis.masks import MaskCheck
 from aggmask.errors import UserError, listed
 from aggmask.memory import free_bytes
@@ -141,13 +141,12 @@ def _annotations(examination: Examination, progress: Progress) -> None:
         images.setdefault(image.id, image)
     check = MaskCheck(findings, repairs)
     ids: set[int] = set()
-    next_id = max((a.id for a in file.annotations), default=0) + 1
+    free = free_ids({a.id for a in file.annotations})
     seen: dict[tuple, tuple[int, int]] = {}
     for position, a in progress(list(zip(examination.file.positions["annotations"], file.annotations, strict=True))):
         if a.id in ids:
             findings.add("repeated-annotation-id", _name(a))
-            repairs.change("annotations", position, id=next_id)
-            next_id += 1
+            repairs.change("annotations", position, id=next(free))
         ids.add(a.id)
         if repairs.dropped("annotations", position):
             continue
