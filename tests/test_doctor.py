@@ -50,6 +50,7 @@ def test_faults_end_with_1_and_a_copy_without_them_with_0(run, tmp_path):
     assert status == 1
     assert "annotation 11 belongs to image 77" in said
     assert "annotations[2]" in said
+    assert "out here/copy.json (1 of 1 images and 2 of 4 annotations are in it)" in said
     copy = tmp_path / "out here" / "copy.json"
     assert [a["id"] for a in json.loads(copy.read_text())["annotations"]] == [10, 13]
     status, said = run(f"data.train.annotations={copy}", words[1])
@@ -57,6 +58,14 @@ def test_faults_end_with_1_and_a_copy_without_them_with_0(run, tmp_path):
     status, said = run(*words, f"fix={copy}")
     assert status == 2
     assert "stays as it is" in said
+
+
+def test_a_copy_without_any_object_is_told(run, tmp_path):
+    status, said = run(*place(tmp_path / "mine", file(categories=[{"id": 1}])), "fix=copy.json")
+    assert status == 1
+    assert "1 of 1 images and 0 of 1 annotations are in it. No object is left: mend the faults" in said
+    _, said = run(*place(tmp_path / "mine", file(annotations=[])), "fix=none.json")
+    assert "0 of 0 annotations are in it)" in said
 
 
 def test_a_size_that_is_missing_is_read_from_the_image(run, tmp_path):

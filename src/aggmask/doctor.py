@@ -36,7 +36,7 @@ def doctor(cfg: DictConfig) -> list[Report]:
     from aggmask.assembly.build import build
     from aggmask.diagnosis.page import write_page
     from aggmask.diagnosis.repair import repaired, write_copy
-    from aggmask.diagnosis.report import as_text
+    from aggmask.diagnosis.report import about_copy, as_text
 
     data = build(plain(cfg.data))
     splits = chosen(data, cfg.split)
@@ -52,7 +52,7 @@ def doctor(cfg: DictConfig) -> list[Report]:
         print(f"the same with pictures: {cfg.html}")
     if cfg.fix is not None:
         write_copy(repaired(reports[0].examination), cfg.fix)
-        print(f"a copy without the faults: {cfg.fix}")
+        print(f"a copy without the faults: {cfg.fix} ({about_copy(reports[0].examination)})")
     return reports
 
 

@@ -53,6 +53,14 @@ def _follow_images(examination: Examination) -> None:
             repairs.drop("annotations", position)
 
 
+def kept(examination: Examination, list_name: str) -> tuple[int, int]:
+    """How many records of a list the `repaired` file has, of how many before."""
+    file, repairs = examination.file, examination.repairs
+    unread = [problem.position for problem in file.problems if problem.list == list_name]
+    positions = file.positions[list_name] + unread
+    return sum(not repairs.dropped(list_name, position) for position in positions), len(positions)
+
+
 def write_copy(data: bytes, target: str) -> None:
     """Write a clean copy, at once and never over something that is there.
 

@@ -10,6 +10,7 @@ import numpy as np
 from aggmask.diagnosis.cells import CellReport
 from aggmask.diagnosis.coverage import FATES
 from aggmask.diagnosis.findings import KINDS
+from aggmask.diagnosis.repair import kept
 from aggmask.diagnosis.structure import Examination
 
 FATE_COLUMNS = ("objects", *FATES)
@@ -58,6 +59,15 @@ def as_text(report: Report, examples: int = 5) -> str:
         if report.advises:
             lines += ["", f"  {verdict(report.cells)}", *(f"    {word}" for word in report.cells.proposal.words())]
     return "\n".join(lines)
+
+
+def about_copy(examination: Examination) -> str:
+    """What a clean copy still has, once it is made."""
+    (images, of_images), (objects, of_objects) = (kept(examination, name) for name in ("images", "annotations"))
+    text = f"{images} of {of_images} images and {objects} of {of_objects} annotations are in it"
+    if of_objects and not objects:
+        text += ". No object is left: mend the faults above in the file itself, then look at it again"
+    return text
 
 
 def _cells(cells: CellReport, experiment: str | None) -> Iterable[str]:
