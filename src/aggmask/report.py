@@ -73,6 +73,8 @@ def settings_of(arguments: list[str]) -> dict[str, str | int | None]:
         key, equals, value = argument.partition("=")
         if key not in _DEFAULTS or not equals:
             raise UserError(f"{argument}: there is no such key{suggest(key, _DEFAULTS)}")
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":  # which Hydra's commands would take off
+            value = value[1:-1]
         settings[key] = _count(key, value) if isinstance(_DEFAULTS[key], int) else value
     return settings
 

@@ -115,6 +115,18 @@ def test_unfinished_jobs_are_kept_but_do_not_count(sweep):
     assert summary.baseline.label == "window=5"
 
 
+def test_a_seed_that_was_run_twice_counts_once(sweep, summary, tmp_path):
+    """Two sweeps of the same jobs below one folder: no smaller deviation, and the report says so."""
+    for name in ("a", "b"):
+        shutil.copytree(sweep, tmp_path / "both" / name)
+    twice = summarize(tmp_path / "both", resample_count=2)
+    for row, once in zip(twice.rows, summary.rows, strict=True):
+        assert [run.name for run in row.variant.runs] == [f"b/{run.name}" for run in once.variant.runs]
+        assert row.numbers["AP"] == once.numbers["AP"]
+    assert len([note for note in twice.notes if "more than once" in note]) == 6
+    assert twice.notes[0] == "Seed 0 of window=1 was run more than once: b/0 counts, not a/0."
+
+
 def test_nothing_finished_is_an_error_that_says_why(sweep):
     for run in sweep.iterdir():
         (run / "results.json").unlink()

@@ -31,7 +31,10 @@ def test_markdown_has_a_line_for_each_variant(summary):
     assert [row[1] for row in rows[2:]] == ["2", "2", "1 of 2"]
     assert rows[4][3] == "baseline"
     assert rows[3][3].startswith("**+")
-    assert "6 validation images" in lines[-1]
+    told = [line for line in lines if line and not line.startswith("|")]
+    assert "6 validation images" in told[0]
+    assert told[1].startswith("1 of 6 jobs are not finished, and not in these numbers: 5 (")
+    assert [line for line in as_latex(summary).splitlines() if line[0] == "%"] == [f"% {line}" for line in told]
 
 
 def test_costs_that_nothing_says_have_no_column(summary):

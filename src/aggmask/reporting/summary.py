@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from aggmask.metrics.resampling import (
 )
 from aggmask.reporting.costs import costs_of
 from aggmask.reporting.places import validation_data
-from aggmask.reporting.runs import Run, read_runs
+from aggmask.reporting.runs import FINISHED, Run, read_runs
 from aggmask.reporting.variants import Variant, choose, group
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Summary:
     truth: GroundTruth
     data: CocoDataModule
     resamples: int
-    notes: list[str]
+    notes: list[str]  # what a reader of the numbers must know
     split: str = "val"
 
     @property
@@ -106,7 +106,7 @@ def summarize(
     """
     folder = Path(folder).expanduser()
     runs = read_runs(folder)
-    variants = group(runs)
+    variants, repeated = _each_seed_once(group(runs))
     finished = [run for variant in variants for run in variant.finished]
     if not finished:
         states = "".join(f"\n  {run.name}: {run.state}, {run.detail}" for run in runs)
@@ -116,6 +116,7 @@ def summarize(
     data = validation_data(finished, folder, root, split)
     truth = ground_truth.load(data.val.annotations, [category.id for category in data.categories])
     everything, (truth, notes) = truth, _of_all(finished, truth, split)
+    notes += [*repeated, *_missing(runs)]
     weights = resamples(len(truth.sizes), resample_count)
     sorts = crowding.split(truth)
     found = {run.folder: _results(run, everything, truth, split) for run in finished}
@@ -123,6 +124,34 @@ def summarize(
     notes += _disagreements(finished, scores) if split == "val" else []
     rows = [_row(variant, chosen, scores, len(data.categories)) for variant in ready]
     return Summary(folder, runs, variants, rows, chosen, truth, data, resample_count, notes, split)
+
+
+def _each_seed_once(variants: Sequence[Variant]) -> tuple[list[Variant], list[str]]:
+    """Variants without the runs that others repeat (two sweeps of the same jobs below one folder), and notes of them.
+
+    A repetition says nothing about the spread over seeds. The last one counts.
+    """
+    kept, notes = [], []
+    for variant in variants:
+        by_seed: dict[Any, list[Run]] = {}
+        for run in variant.finished:
+            own = run.folder if run.seed is None else None  # nothing says that it is a repetition
+            by_seed.setdefault((run.seed, run.config.get("data", {}).get("seed"), own), []).append(run)
+        for (seed, *_), (*others, last) in by_seed.items():
+            if others:
+                told = ", ".join(run.name for run in others)
+                notes.append(f"Seed {seed} of {variant.label} was run more than once: {last.name} counts, not {told}.")
+        left_out = {run.folder for *others, _ in by_seed.values() for run in others}
+        kept.append(replace(variant, runs=[run for run in variant.runs if run.folder not in left_out]))
+    return kept, notes
+
+
+def _missing(runs: Sequence[Run]) -> list[str]:
+    missing = [run for run in runs if run.state != FINISHED]
+    if not missing:
+        return []
+    told = "; ".join(f"{run.name} ({run.state}: {run.detail})" for run in missing)
+    return [f"{len(missing)} of {len(runs)} jobs are not finished, and not in these numbers: {told}."]
 
 
 Scored = dict[Any, tuple[float, np.ndarray]]  # name or category id -> AP on all images, and on each of R resamples

@@ -40,11 +40,15 @@ def cells(summary: Summary) -> list[list[Cell]]:
 
 
 def as_markdown(summary: Summary) -> str:
-    """The table with what its numbers mean below it."""
+    """The table with what its numbers mean below it, and notes."""
     headings = columns(summary)
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)]]
     lines += [[_markdown_text(cell) for cell in line] for line in cells(summary)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{explanation(summary)}\n"
+    return (
+        "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        + "".join(f"\n\n{text}" for text in (explanation(summary), *summary.notes))
+        + "\n"
+    )
 
 
 def as_latex(summary: Summary) -> str:
@@ -54,7 +58,8 @@ def as_latex(summary: Summary) -> str:
     body = [" & ".join(_latex_text(cell) for cell in line) for line in cells(summary)]
     lines = ["\\begin{tabular}{l" + "r" * (len(headings) - 1) + "}", "\\toprule", head + r" \\", "\\midrule"]
     lines += [line + r" \\" for line in body] + ["\\bottomrule", "\\end{tabular}"]
-    return f"% {explanation(summary)}\n" + "\n".join(lines) + "\n"
+    told = [f"% {' '.join(text.split())}" for text in (explanation(summary), *summary.notes)]
+    return "\n".join([*told, *lines]) + "\n"
 
 
 def explanation(summary: Summary) -> str:
