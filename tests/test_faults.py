@@ -71,3 +71,16 @@ def test_a_dead_loader_process_ends_a_run_with_its_usual_cause(coco, tmp_path):
     assert "a process that loads data has died: DataLoader worker (pid" in text
     assert "data.num_workers=2" in text
     finished_epoch(tmp_path / "run")
+
+
+def test_a_training_that_is_not_begun_leaves_the_one_that_is_there_as_it_was(monkeypatch, capsys, tmp_path):
+    """Its words too, by which a report knows it."""
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("- seed=3\n")
+    (tmp_path / "best.ckpt").touch()
+    before = sorted(tmp_path.rglob("*"))
+    status, said = command(monkeypatch, capsys, train, "experiment=demo", f"output_dir={tmp_path}")
+    assert status == 2
+    assert "holds a training already (best.ckpt): resume=auto goes on with it" in said
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / ".hydra" / "overrides.yaml").read_text() == "- seed=3\n"

@@ -138,12 +138,17 @@ def test_what_others_wrote_is_not_replaced(checkpoint, pictures, monkeypatch, ca
     arguments = [f"checkpoint={checkpoint}", f"source={pictures}/grey.png"]
     config = predict.plain(composed(*arguments, f"output={tmp_path}/out", command="predict"))
     with monkeypatch.context() as patch:
-        patch.setattr("aggmask.metrics.results.write", interrupted)
+        patch.setattr("aggmask.predict.as_results", interrupted)
         with pytest.raises(KeyboardInterrupt):
             predict.predict(config)
     assert (tmp_path / "out" / "grey.png").is_file()
     assert command(monkeypatch, capsys, predict, *arguments, f"output={tmp_path}/out")[0] == 0
     assert command(monkeypatch, capsys, predict, *arguments, f"output={tmp_path}/out")[0] == 0  # its own overlay
+    with monkeypatch.context() as patch:
+        patch.setattr("aggmask.drawing.overlay.draw", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            predict.predict(config)
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == []  # not those of the call before
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last.ckpt").touch()
     (tmp_path / "test").mkdir()
@@ -151,7 +156,7 @@ def test_what_others_wrote_is_not_replaced(checkpoint, pictures, monkeypatch, ca
     (tmp_path / "nothing").mkdir()
     write([], tmp_path / "nothing" / "results.json")
     write([7], tmp_path / "nothing" / "evaluated.json")
-    (tmp_path / "out" / "web.png").write_text("another picture")
+    (tmp_path / "out" / "web.png").mkdir()
     for source, output, told in (
         ("grey.png", tmp_path, "grey.png is there, and was not written by predict"),
         ("grey.png", tmp_path / "run", "is the folder of a training"),

@@ -65,6 +65,7 @@ def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     model = load(config["checkpoint"], config["device"], config["short_side"], config["long_side"])
     channels, home = model.segmenter.backbone.in_chans, _home(config["source"])
     make_folder(folder, "output")
+    write([], folder / RESULTS)  # those of an earlier call would not be of the overlays, if this one is interrupted
     results, failed, mark = [], [], PngInfo()
     mark.add_text("Software", _MARK)
     for number, (file, target) in enumerate(tqdm(pairs, unit="image")):
@@ -121,7 +122,7 @@ def targets(files: list[Path], folder: Path) -> list[tuple[Path, Path]]:
                 f"output={folder}: the overlay of {file} would replace {target}, which is one of the pictures of "
                 "source; name another folder"
             )
-        if target.exists() and _MARK.encode() not in _head_of(target):
+        if target.is_dir() or (target.exists() and _MARK.encode() not in _head_of(target)):
             raise UserError(f"output={folder}: {target} is there, and was not written by predict; name another folder")
     return [(file, target) for target, file in pairs.items()]
 

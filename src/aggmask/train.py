@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aggmask.assembly.command import hydra_task, run_command
+from aggmask.assembly.command import hydra_task, run_command, unquoted
 from aggmask.assembly.config import experiments, plain, register_resolvers
+from aggmask.checkpoints.run_folder import refuse_another
 from aggmask.data.processors import global_rank
 from aggmask.errors import UserError
 from aggmask.files import write_whole
@@ -178,6 +179,9 @@ def _named_experiment() -> None:
         lines = "".join(f"\n  experiment={name}" for name in experiments())
         raise UserError(f"say which experiment to run:{lines}\nWithout any data set at hand: experiment=demo")
     given = [a.removeprefix("output_dir=") for a in asked if a.startswith("output_dir=")]
+    alone = not any(a.startswith(("resume=", "-")) for a in asked) and not {"--multirun", "-m"} & {*sys.argv}
+    if given and alone and not global_rank() and not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+        refuse_another(unquoted(given[-1]))  # before Hydra writes its words into that folder
     if given and not any(a.startswith("hydra.run.dir=") for a in asked):
         sys.argv.append(f"hydra.run.dir={given[-1]}")  # or Hydra would make a folder of its own for train.log
     _main()

@@ -59,7 +59,7 @@ def test_a_run_that_is_refused_leaves_no_folder(monkeypatch, capsys, tmp_path):
     [
         ([], ["say which experiment", "experiment=solo_r101_agg", "experiment=demo"]),
         (["--multirun", "+sweep=window"], ["say which experiment", "experiment=demo"]),
-        (["experiment=solo_r1001"], ["experiment/solo_r1001", "solo_r101_agg", "demo"]),
+        (["experiment=solo_r1001"], ["experiment=solo_r1001", "solo_r101_agg", "demo"]),
         (["experiment=demo", "model.aggregation.windoww=5"], ["model.aggregation.windoww", "did you mean 'window'"]),
         (["experiment=demo", "model/aggregation=dynamics"], ["model/aggregation", "dynamic", "none"]),
         (

@@ -93,13 +93,26 @@ def test_run_stamp_is_what_all_processes_of_a_job_agree_on(monkeypatch):
             monkeypatch.setenv(name, value)
         return config.run_stamp()
 
-    assert stamp(SLURM_JOB_ID="17") == "slurm-17"
-    assert stamp(SLURM_JOB_ID="19", SLURM_ARRAY_JOB_ID="18", SLURM_ARRAY_TASK_ID="1") == "slurm-18_1"
-    assert stamp(TORCHELASTIC_RUN_ID="abcdefghijk") == "torchrun-abcdefgh"
+    monkeypatch.setattr(config.sys, "argv", ["train", "seed=0"])
+    words = config._words()
+    assert re.fullmatch(r"[0-9a-f]{4}", words)
+    assert stamp(SLURM_JOB_ID="17") == f"slurm-17-{words}"
+    assert stamp(SLURM_JOB_ID="19", SLURM_ARRAY_JOB_ID="18", SLURM_ARRAY_TASK_ID="1") == f"slurm-18_1-{words}"
+    assert stamp(TORCHELASTIC_RUN_ID="abcdefghijk") == f"torchrun-abcdefgh-{words}"
+    monkeypatch.setattr(config.sys, "argv", ["train", "seed=1"])
+    assert stamp(SLURM_JOB_ID="17") not in ("slurm-17", f"slurm-17-{words}")  # another training of the same job
     assert stamp(AGGMASK_RUN_STAMP="parent") == "parent"
     started = stamp()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", started)
     assert config.run_stamp() == started
+
+
+def test_a_part_is_checked_as_checkpoints_hold_it():
+    """Places may be paths, and hold signs that a configuration would read as its own."""
+    data = {"_target_": "aggmask.data.datamodule.CocoDataModule", "root": Path("/x"), "cache_dir": "a ${b}"}
+    config.check_part(data, "data")
+    with pytest.raises(UserError, match=r"^data\.batch_size=many: must be int$"):
+        config.check_part({**data, "batch_size": "many"}, "data")
 
 
 def test_plain_resolves_and_leaves_no_configuration_objects():

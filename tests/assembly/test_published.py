@@ -294,6 +294,13 @@ def test_grids_come_back(said, caplog):
     assert "grids" not in caplog.text
 
 
+def test_what_is_said_goes_before_what_a_file_says():
+    content = as_published(checkpoint_of("experiment=solov2_r50_agg", "model.interpolation.stride=4")[0])
+    s, t = content["meta"]["grids"], content["meta"]["mask_grids"]
+    for said, expected in (({"grids": s}, (s, t)), ({"mask_grids": s}, (s, s)), ({"grids": t}, (t, t))):
+        assert grids_of(from_published(content, "x.pth", **said)["hyper_parameters"]) == expected
+
+
 def test_grids_that_are_none_are_refused():
     weights = published_model(some_case("solo"))[0]
     with pytest.raises(UserError, match=r"x: meta\.grids \['a'\] must be whole numbers, one a level"):

@@ -48,13 +48,12 @@ def test_how_far_it_is(trainer, said, tmp_path, caplog):
     assert said in caplog.text
 
 
-@pytest.mark.parametrize("name", ["SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"])
-def test_a_cluster_started_it_again(name, tmp_path, monkeypatch):
+def test_slurm_queued_it_again(tmp_path, monkeypatch):
     path = write(tmp_path, 1, 4)
-    monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert checkpoint_of(config(tmp_path, None, max_epochs=2)) == path
     for count in ("", "0"):
-        monkeypatch.setenv(name, count)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", count)
         with pytest.raises(UserError, match="holds a training already"):
             checkpoint_of(config(tmp_path, None, max_epochs=2))
 
@@ -63,6 +62,13 @@ def test_a_folder_with_a_training_is_not_begun_anew_in(tmp_path):
     write(tmp_path, 2, 8)
     with pytest.raises(UserError, match=r"output_dir=.*: holds a training already \(last\.ckpt\): resume=auto goes on"):
         checkpoint_of(config(tmp_path, None, max_epochs=2))
+    (tmp_path / "other").mkdir()
+    other = write(tmp_path / "other", 1, 4)
+    with pytest.raises(
+        UserError, match="holds a training already"
+    ):  # which would be replaced by what the other becomes
+        checkpoint_of(config(tmp_path, other, max_epochs=2))
+    assert checkpoint_of(config(tmp_path / "other", other, max_epochs=2)) == other
     (tmp_path / LAST).unlink()
     assert checkpoint_of(config(tmp_path, None, max_epochs=2)) is None
 

@@ -9,8 +9,9 @@ from hydra.core.plugins import Plugins
 
 import hydra_plugins
 from aggmask import train
-from aggmask.launcher import schedule
-from aggmask.launcher.ledger import Ledger
+from aggmask.errors import UserError
+from aggmask.launcher import launch, schedule
+from aggmask.launcher.ledger import Job, Ledger
 from tests.launcher.processes import is_alive, python_path
 from tests.launcher.stub_job import number_of
 from tests.runs import command
@@ -202,6 +203,21 @@ def test_a_folder_holds_one_sweep(sweep, tmp_path):
     status, said = sweep(*STUB, "seed=1", f"sweep.resume={tmp_path}/other place")
     assert status == 2
     assert "other place: there is no sweep.json" in said
+
+
+def test_jobs_inside_one_another_are_refused(tmp_path):
+    jobs = [Job(tmp_path / name, number, (f"x={name}",), "/", {}) for number, name in enumerate(("a", "b", "a/c/d"))]
+    with pytest.raises(UserError, match=r"gives the job x=a/c/d a folder inside that of the job x=a, .*/a$"):
+        launch._refuse_shared_folders(jobs)
+    launch._refuse_shared_folders(jobs[:2])
+
+
+def test_a_training_of_somebody_else_is_not_gone_on_with(sweep, tmp_path):
+    (tmp_path / "sweep" / "0").mkdir(parents=True)
+    (tmp_path / "sweep" / "0" / "last.ckpt").touch()
+    status, said = sweep(*STUB, "seed=0")
+    assert status == 2
+    assert "sweep/0: holds a training already (last.ckpt)" in said
 
 
 def test_jobs_in_one_folder_are_refused(sweep, tmp_path):

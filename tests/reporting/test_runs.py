@@ -140,6 +140,8 @@ def test_damaged_rows_of_the_log_are_left_out(sweep):
     heading, *rows = (sweep / "0" / "metrics.csv").read_bytes().splitlines(keepends=True)
     (sweep / "0" / "metrics.csv").write_bytes(heading + bad + b"".join(rows) + bad)
     assert read_runs(sweep)[0].logged == whole
+    (sweep / "0" / "metrics.csv").write_bytes(bad + b"".join(rows))  # the heading itself
+    assert read_runs(sweep)[0].logged == {}
 
 
 def test_what_is_no_sweep_is_refused(tmp_path):

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from aggmask.assembly.config import check, conf_dir
 from aggmask.assembly.explain import explain
 from aggmask.data.processors import global_rank
+from aggmask.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -88,7 +89,7 @@ def _end(error: Exception, before: Callable[[], None] = lambda: None) -> None:
     if message is not None:
         print(f"aggmask: {message}", file=sys.stderr)
         before()
-        sys.exit(getattr(error, "status", 2))
+        sys.exit(error.status if isinstance(error, UserError) else 2)
 
 
 def _forget_refused() -> None:

@@ -7,8 +7,10 @@ Hydra refuses an unknown key on the command line, but lets one through in a YAML
 from __future__ import annotations
 
 import difflib
+import hashlib
 import inspect
 import os
+import sys
 import time
 import types
 import typing
@@ -59,22 +61,28 @@ def register_resolvers() -> None:
 
 
 def run_stamp() -> str:
-    """The start time; under SLURM and torchrun the job's id, which all ranks and a requeued job agree on."""
+    """The start time; under SLURM and torchrun the job's id with a digest of the command's words: all ranks and a
+    requeued job agree on both."""
     env = os.environ
     if "AGGMASK_RUN_STAMP" not in env:
         torchrun = env.get("TORCHELASTIC_RUN_ID", "none")
         if "SLURM_JOB_ID" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
             array = env.get("SLURM_ARRAY_JOB_ID")
             job = f"{array}_{env['SLURM_ARRAY_TASK_ID']}" if array else env["SLURM_JOB_ID"]
-            stamp = f"slurm-{job}"
+            stamp = f"slurm-{job}-{_words()}"
         elif torchrun != "none":
-            stamp = f"torchrun-{torchrun[:8]}"
+            stamp = f"torchrun-{torchrun[:8]}-{_words()}"
         else:
             stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
             if env.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
                 stamp = _first_said(stamp)
         env["AGGMASK_RUN_STAMP"] = stamp  # processes that Lightning starts for other ranks inherit it
     return env["AGGMASK_RUN_STAMP"]
+
+
+def _words() -> str:
+    """Of the command: a job may run several, and repeats its own when it is started again."""
+    return hashlib.sha256("\n".join(sys.argv[1:]).encode()).hexdigest()[:4]
 
 
 def _first_said(stamp: str) -> str:
@@ -113,12 +121,17 @@ def check(cfg: DictConfig, command: str) -> None:
 
 
 def check_part(node: Mapping[str, Any], where: str) -> None:
-    """The same for one part of a configuration.
+    """The same for numbers and words of one part of a configuration, as checkpoints hold it.
 
     Raises:
         UserError: see `check`.
     """
-    if problems := list(_problems(OmegaConf.create(dict(node)), where)):
+    plain_values = {
+        key: value
+        for key, value in node.items()
+        if isinstance(value, int | float) or (isinstance(value, str) and "${" not in value)
+    }
+    if problems := list(_problems(OmegaConf.create(plain_values), where)):
         raise UserError("\n".join(problems))
 
 

@@ -94,6 +94,8 @@ def _readable(chain: list[BaseException]) -> str:
             return f"{cause.full_key}: there is no such key{suggest(str(key), map(str, node))}"
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file and cause.options:
             group, _, option = cause.missing_cfg_file.rpartition("/")
-            return f"{group}={option}: there is no such option{suggest(option, cause.options)}"
+            valid = ", ".join(sorted(cause.options))
+            told = f"{group}={option}: there is no such option{suggest(option, cause.options)}"
+            return told if valid in told else f"{told} There are {valid}"
     texts = [str(chain[0]), *(str(cause).partition("\n")[0] for cause in chain[1:2] if str(cause) not in str(chain[0]))]
     return "\n".join(line.rstrip() for text in texts for line in text.splitlines() if line.strip())

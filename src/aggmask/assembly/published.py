@@ -46,8 +46,8 @@ def from_published(
         UserError: what the weights are cannot be told, or not all of them fit.
     """
     published = published_weights(content, where)
-    if grids is None and mask_grids is None:
-        grids, mask_grids = _grids_in(_meta_of(content), where)
+    known = _grids_in(_meta_of(content), where)
+    grids, mask_grids = grids or known[0], mask_grids or (known[1] if grids in (None, known[0]) else None)
     try:
         ours = to_ours(published)
         found = describe(ours, aggregation)

@@ -6,17 +6,17 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from aggmask.callbacks.agreement import differences
 from aggmask.checkpoints.reading import read_file
-from aggmask.checkpoints.run_folder import came_to_its_end, checkpoints_of, newest
+from aggmask.checkpoints.run_folder import came_to_its_end, newest, refuse_another
 from aggmask.errors import UserError
 from aggmask.structures import Category
 
 log = logging.getLogger(__name__)
 AUTO = "auto"
-_RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
 _SHOWN = 10  # differing categories that are named
 _KEPT = ("model", "optim")  # what a run goes on with as it began
 # Keys of these that change no number that is kept: where weights came from, how they are computed.
@@ -35,14 +35,11 @@ def checkpoint_of(config: Mapping[str, Any], categories: Callable[[], Sequence[C
             to one that averages its weights, as this one does not; the folder's checkpoints would be replaced.
     """
     resume, folder = config["resume"], config["output_dir"]
-    if resume is None and any(int(os.environ.get(count) or 0) for count in _RESTARTS):
-        resume = AUTO  # started again by a cluster: the same command in the same folder
+    if resume is None and int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+        resume = AUTO  # queued again: the same command in the same folder
+    if resume is None or (resume != AUTO and Path(resume).expanduser().resolve().parent != Path(folder).resolve()):
+        refuse_another(folder)
     if resume is None:
-        if there := checkpoints_of(folder):
-            raise UserError(
-                f"output_dir={folder}: holds a training already ({', '.join(path.name for path in there)}): "
-                "resume=auto goes on with it; to begin anew, name another folder, or remove this one"
-            )
         return None
     if resume != AUTO:
         content = read_file(resume, key="resume")

@@ -40,6 +40,19 @@ def checkpoint_file(path: str | Path, key: str = "checkpoint") -> Path:
     raise UserError(f"{key}={path}: there is no such file" + (f"; there is {' and '.join(held[:3])}" if held else ""))
 
 
+def refuse_another(folder: str | Path) -> None:
+    """Refuse to begin a training in a folder that holds one.
+
+    Raises:
+        UserError: it does; says how that one goes on.
+    """
+    if there := checkpoints_of(folder):
+        raise UserError(
+            f"output_dir={folder}: holds a training already ({', '.join(path.name for path in there)}): "
+            "resume=auto goes on with it; to begin anew, name another folder, or remove this one"
+        )
+
+
 def newest(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint that can be read, and its content; a warning names what cannot. None: there is none.
 

@@ -1,7 +1,8 @@
 """Head outputs of a batch -> detections in the network frame (method.md section 7, steps 1 to 6).
 
 Memory is bounded: candidates are aggregated a chunk at a time, sized to a budget, and of those seen no more than twice
-the best `nms_pre` masks are kept. A cell that is a candidate for several classes is aggregated once.
+`nms_pre` masks are kept, three times while the best are picked. A cell that is a candidate for several classes is
+aggregated once.
 
 How large a chunk is changes no bit of the result on a CPU (tried on one, for maps of 8 pixels or more): libraries round
 differently where rows of a matrix are few or odd, so chunks are filled up to a multiple of 8 cells, and `KernelBank`
@@ -68,7 +69,7 @@ class Decoder:
         for name, threshold in thresholds.items():
             if not 0 <= threshold <= 1:
                 raise UserError(f"decoder.{name}_threshold={threshold}: must be from 0 to 1")
-        if not sigma > 0:
+        if kernel == "gaussian" and not sigma > 0:
             raise UserError(f"decoder.sigma={sigma}: must be more than 0")
         self.score_threshold, self.mask_threshold = score_threshold, mask_threshold
         self.nms_pre, self.kernel, self.sigma = nms_pre, kernel, sigma

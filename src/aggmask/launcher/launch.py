@@ -21,6 +21,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from aggmask.assembly.config import check, plain
+from aggmask.checkpoints.run_folder import refuse_another
 from aggmask.errors import Stopped, UserError
 from aggmask.launcher.ledger import Job, Ledger, digest, held, is_held, key_of, labels
 from aggmask.launcher.schedule import Engine, Schedule
@@ -112,6 +113,7 @@ class Launch:
             if job is None:
                 own = tuple(o for o in overrides if not o.startswith("sweep."))  # the others say how the sweep is run
                 job = Job(folder, number, own, self.ledger.sweep["cwd"], config)
+                refuse_another(folder)  # of somebody else's, which this job would go on with
                 fresh.append(job)
             elif digest(config) == digest(job.config) or job.state == "done":
                 pass
@@ -193,6 +195,12 @@ def _refuse_shared_folders(jobs: Iterable[Job]) -> None:
             raise UserError(
                 f"hydra.sweep.subdir gives the jobs {' '.join(other.overrides)} and {' '.join(job.overrides)} the same "
                 f"folder, {job.folder}"
+            )
+    for folder, job in owners.items():
+        if outer := next((owners[parent] for parent in folder.parents if parent in owners), None):
+            raise UserError(
+                f"hydra.sweep.subdir gives the job {' '.join(job.overrides)} a folder inside that of the job "
+                f"{' '.join(outer.overrides)}, {outer.folder}"
             )
 
 

@@ -11,7 +11,7 @@ from aggmask.data.storage import is_url
 from aggmask.errors import UserError
 from aggmask.reporting.runs import Run
 
-_READING = ("channels", "value_range", "exif", "on_bad_image", "allow_outside")  # how pictures are read
+_READING = ("value_range", "exif", "allow_outside")  # how pictures are read
 
 
 def validation_data(runs: Sequence[Run], folder: Path, root: str | None = None, split: str = "val") -> CocoDataModule:
@@ -39,9 +39,7 @@ def validation_data(runs: Sequence[Run], folder: Path, root: str | None = None, 
         if is_found(annotations):
             data = runs[0].config["data"]
             words = {key: data[key] for key in _READING if key in data}  # runs of older versions lack some
-            cache = _from(base, data.get("cache_dir"))
-            cache = cache if cache and Path(cache).is_dir() else None  # the runs' machine may have been another one
-            return CocoDataModule(val={"annotations": annotations, "images": images}, cache_dir=cache, **words)
+            return CocoDataModule(val={"annotations": annotations, "images": images}, **words)
     raise UserError(
         f"{place.annotations}: the validation annotations are not there any more; say where the data set is: root=DIR"
     )

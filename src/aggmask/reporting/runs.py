@@ -81,7 +81,8 @@ class Run:
         if not file.is_file():
             return series
         with file.open(newline="", errors="replace") as lines:
-            for row in csv.DictReader(line for line in lines if "\0" not in line):  # which a crash of a machine leaves
+            rows = csv.DictReader(line for line in lines if "\0" not in line)  # which a crash of a machine leaves
+            for row in rows if {"epoch", "step"} <= {*(rows.fieldnames or ())} else ():
                 try:
                     epoch, step = (float(row.get(key) or "nan") for key in ("epoch", "step"))
                 except ValueError:

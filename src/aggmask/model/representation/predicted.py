@@ -66,9 +66,13 @@ class PredictedBank(nn.Module):
         """Per level (B, C, h, w) features, and P2..P5 -> each level's kernels over the same map."""
         shared = self.features(pyramid)
         return [
-            KernelBank(shared, self.predict(f, level.mask_grid).flatten(2).transpose(1, 2), None, level.mask_grid, 1)
+            KernelBank(shared, self._bank(f, level.mask_grid), None, level.mask_grid, 1)
             for f, level in zip(features, self.levels, strict=True)
         ]
+
+    def _bank(self, features: Tensor, grid: int) -> Tensor:
+        """(B, T*T, C), each kernel in one piece: they are read whole, chunk by chunk."""
+        return self.predict(features, grid).flatten(2).transpose(1, 2).contiguous()
 
     def predict(self, features: Tensor, grid: int) -> Tensor:
         """(B, in_channels, h, w) -> (B, C, T, T): the vector of each mask cell."""
