@@ -11,18 +11,16 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor
 
 from aggmask.assembly.build import build
-from aggmask.assembly.config import conf_dir, plain, register_resolvers
 from aggmask.model import winograd
 from aggmask.model.aggregation import banded
 from aggmask.model.head import Head
 from aggmask.model.segmenter import Segmenter
 from aggmask.structures import Cells, GridLevel, LevelOutput
 from benchmarks.stopwatch import UNCOUNTED, Stopwatch
+from benchmarks.variants import composed
 from tests.small import make_pyramid
 
 CLASSES = 80
@@ -43,11 +41,7 @@ def make_segmenter(experiment: str, overrides: Sequence[str] = (), grid_factor: 
 
 @cache
 def _configuration(experiment: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        settings = [f"experiment={experiment}", "name=benchmark", "output_dir=.", *overrides]
-        return plain(compose("summary", overrides=settings))["model"]
+    return composed("summary", f"experiment={experiment}", "name=benchmark", "output_dir=.", *overrides)["model"]
 
 
 def torch_convolutions(asked: bool = True) -> ExitStack:

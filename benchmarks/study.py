@@ -21,7 +21,6 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from aggmask.assembly.config import conf_dir
 from aggmask.checkpoints.run_folder import checkpoints_of
 from aggmask.files import read_json, write_json
 from aggmask.launcher.ledger import Ledger, is_held
@@ -30,7 +29,7 @@ from aggmask.signals import Interrupted, end_at_once
 from benchmarks.children import fresh_processes, run_to_its_end
 from benchmarks.records import machine, make_folder
 from benchmarks.study_words import settings_of
-from benchmarks.variants import BASELINES, experiment_of, is_of, jobs_of, name_of, quoted
+from benchmarks.variants import BASELINES, composed, experiment_of, is_of, jobs_of, name_of, quoted
 
 if TYPE_CHECKING:
     from aggmask.reporting.runs import Run
@@ -183,17 +182,6 @@ class Study:
             f"python -m benchmarks.study: {why}. What is finished is kept: start the study again with the same words, "
             "and it goes on"
         )
-
-
-def composed(command: str, *overrides: str) -> dict[str, Any]:
-    """The configuration of `python -m aggmask.COMMAND` with these words."""
-    from hydra import compose, initialize_config_dir
-
-    from aggmask.assembly.config import plain, register_resolvers
-
-    register_resolvers()
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        return plain(compose(command, overrides=list(overrides)))
 
 
 def finished(place: Path) -> list[Run]:

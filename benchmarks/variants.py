@@ -1,20 +1,30 @@
-"""The variants of a study: the jobs of a sweep of conf/sweep, and which runs are whose."""
+"""Configurations that are measured; the variants of a study: the jobs of a sweep of conf/sweep, and whose a run is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from aggmask.assembly.config import conf_dir
+from aggmask.assembly.config import conf_dir, plain, register_resolvers
 
 if TYPE_CHECKING:
     from aggmask.reporting.runs import Run
 
 _ALONE = {"study": "model/aggregation=none model.aggregation.init=zero", "study_solov2": "model/aggregation=none"}
 BASELINES = {f"{name}{form}": job for name, job in _ALONE.items() for form in ("", "_main")}  # sweep -> its baseline
+
+
+def composed(command: str, *overrides: str) -> dict[str, Any]:
+    """The configuration of `python -m aggmask.COMMAND` with these words."""
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        return plain(compose(command, overrides=list(overrides)))
 
 
 def jobs_of(sweep: str) -> list[list[str]]:
