@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.figure import SubFigure
 
+from aggmask.errors import UserError
 from aggmask.files import read_json, write_json, write_whole
 from benchmarks import inference, training
 from benchmarks.records import Figure
@@ -114,7 +115,7 @@ def kept(folder: Path, machine: Mapping[str, Any], settings: Mapping[str, Any]) 
         rows = content.get("figures", [])
         names = {field.name for field in fields(Figure)}
         figures = [Figure(**{name: value for name, value in row.items() if name in names}) for row in rows]
-    except (ValueError, TypeError, AttributeError) as error:
+    except (UserError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} cannot be read as figures ({error}): {other}") from error
     if not figures:
         return []

@@ -22,6 +22,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from aggmask.checkpoints.run_folder import checkpoints_of
+from aggmask.errors import UserError
 from aggmask.files import read_json, write_json
 from aggmask.launcher.ledger import Ledger, is_held
 from aggmask.report import report
@@ -209,6 +210,8 @@ def main() -> None:
     end_at_once()
     try:
         Study(settings).run()
+    except UserError as error:
+        sys.exit(f"python -m benchmarks.study: {error}")
     except (KeyboardInterrupt, Interrupted) as stop:
         again = shlex.join(["python", "-m", "benchmarks.study", *sys.argv[1:]])
         print(f"python -m benchmarks.study: stopped; what is finished is kept, and this goes on: {again}")

@@ -117,7 +117,7 @@ def test_annotations_that_are_code_do_not_run(tmp_path):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"file\.json"):
             AnnotationIndex.open(path)
-        with pytest.raises(ValueError, match=r"Expecting value|can't decode"):
+        with pytest.raises(UserError, match=r"is damaged \((Expecting value|.*can't decode)"):
             read_json(path)
     assert not mark.exists()
 

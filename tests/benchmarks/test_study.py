@@ -265,6 +265,14 @@ def test_a_folder_holds_one_study(tmp_path):
         study.Study(study.settings_of(["--folder", str(tmp_path), "--steps", "20", "--lr", "0.1"]))
 
 
+def test_a_damaged_record_is_named(monkeypatch, tmp_path):
+    (tmp_path / "record.json").write_text("{")
+    monkeypatch.setattr(study, "end_at_once", lambda: None)
+    monkeypatch.setattr(study.sys, "argv", ["study", "--folder", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"benchmarks\.study: .*record\.json: is damaged"):
+        study.main()
+
+
 def test_a_folder_in_which_nothing_was_trained_binds_nobody(tmp_path):
     """As after a word that the first training refused."""
     study.Study(study.settings_of(["--folder", str(tmp_path), "data.flipp=0"]))
