@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from aggmask.assembly.command import hydra_task, run_command, unquoted
 from aggmask.assembly.config import experiments, plain, register_resolvers
 from aggmask.checkpoints.run_folder import refuse_another
-from aggmask.data.processors import global_rank
+from aggmask.data.processors import global_rank, queued_again
 from aggmask.errors import UserError
 from aggmask.files import write_whole
 from aggmask.launcher.alone import alone_in
@@ -179,8 +179,8 @@ def _named_experiment() -> None:
         lines = "".join(f"\n  experiment={name}" for name in experiments())
         raise UserError(f"say which experiment to run:{lines}\nWithout any data set at hand: experiment=demo")
     given = [a.removeprefix("output_dir=") for a in asked if a.startswith("output_dir=")]
-    alone = not any(a.startswith(("resume=", "-")) for a in asked) and not {"--multirun", "-m"} & {*sys.argv}
-    if given and alone and not global_rank() and not int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+    begins = not any(a.lstrip("+").startswith(("resume=", "-")) for a in sys.argv[1:]) and not queued_again()
+    if given and begins and not global_rank():
         refuse_another(unquoted(given[-1]))  # before Hydra writes its words into that folder
     if given and not any(a.startswith("hydra.run.dir=") for a in asked):
         sys.argv.append(f"hydra.run.dir={given[-1]}")  # or Hydra would make a folder of its own for train.log

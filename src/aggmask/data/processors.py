@@ -1,4 +1,5 @@
-"""What a process of a job may ask before anything heavy is imported: its rank, and how many processors it may use."""
+"""What a process of a job may ask before anything heavy is imported: its rank, how many processors it may use, whether
+it was queued again."""
 
 from __future__ import annotations
 
@@ -15,6 +16,11 @@ def processors() -> int:
 def processor_share() -> int:
     """Those that this rank should be content with: what the environment says, else all."""
     return int(os.environ.get(SHARE) or processors())
+
+
+def queued_again() -> bool:
+    """Whether SLURM has started this job before: the same command in the same folder, which it goes on in."""
+    return bool(int(os.environ.get("SLURM_RESTART_COUNT") or 0))
 
 
 def global_rank() -> int:
