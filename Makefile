@@ -33,7 +33,7 @@ study: $(READY)  ## does aggregation help? hours on 2 cores; STUDY="--data shape
 	$(RUN) -m benchmarks.study $(STUDY)
 
 study-small: $(READY)  ## its main comparison with few steps and two seeds: 14 minutes on 2 cores
-	$(RUN) -m benchmarks.study --sweep study_main --steps 300 --seeds 0,1 --lr 0.002 $(STUDY)
+	$(RUN) -m benchmarks.study --sweep study_main --steps 240 --seeds 0,1 --lr 0.002 $(STUDY)
 
 # Files in the order of tests/conftest.py.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder

@@ -81,7 +81,7 @@ def arguments(words: Sequence[str] | None = None) -> tuple[list[str], Settings, 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
-    parser.add_argument("--quick", action="store_true", help="small sizes, without targets: about 10 minutes in all")
+    parser.add_argument("--quick", action="store_true", help="small sizes, without targets: 17 minutes in all")
     parser.add_argument("--repeats", type=int, help="repetitions of everything")
     parser.add_argument("--threads", type=int, help="of each process; default: one a core")
     parser.add_argument(

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from matplotlib import colormaps
@@ -56,7 +57,7 @@ def _origins(figures: Sequence[Figure]) -> list[str]:
 
 
 def _row(figure: Figure) -> tuple[str, ...]:
-    median, against = _middle(figure.values), _middle(figure.against)
+    middle, against = median(figure.values), median(figure.against)
     low, high = min(figure.ratios), max(figure.ratios)
     form = "{} x" if figure.sense == "speed" else "{} of"
     target = ""
@@ -67,17 +68,13 @@ def _row(figure: Figure) -> tuple[str, ...]:
         figure.part,
         figure.name,
         figure.unit,
-        _number(median),
+        _number(middle),
         figure.baseline,
         _number(against),
         form.format(_number(figure.ratio)),
         f"{_number(low)} to {_number(high)}",
         target,
     )
-
-
-def _middle(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2] if len(values) % 2 else sum(sorted(values)[len(values) // 2 - 1 :][:2]) / 2
 
 
 def _number(value: float) -> str:
@@ -160,8 +157,8 @@ def _draw_stages(axes: Axes, stages: Sequence[Figure]) -> None:
     bars: dict[str, dict[str, float]] = defaultdict(dict)
     for figure in stages:
         model, _, stage = figure.name.partition(": ")
-        bars[f"{model} ({figure.part})"][stage] = _middle(figure.values)
-        bars[f"{model} ({figure.part}), {figure.baseline}"][stage] = _middle(figure.against)
+        bars[f"{model} ({figure.part})"][stage] = median(figure.values)
+        bars[f"{model} ({figure.part}), {figure.baseline}"][stage] = median(figure.against)
     names = [stage for stage in _STAGES if any(stage in bar for bar in bars.values())]
     left = [0.0] * len(bars)
     axes.set_prop_cycle(color=colormaps["tab20"].colors)
@@ -203,7 +200,7 @@ def _draw_curves(panel: SubFigure, rows: int, curves: Mapping[tuple[str, str], S
 
 
 def _draw_curve(axes: Axes, name: str, unit: str, points: Sequence[Figure]) -> None:
-    x, y = [p.x for p in points], [_middle(p.values) for p in points]
+    x, y = [p.x for p in points], [median(p.values) for p in points]
     low, high = [min(p.values) for p in points], [max(p.values) for p in points]
     axes.plot(x, y, marker="o", ms=3)
     axes.fill_between(x, low, high, alpha=0.3)

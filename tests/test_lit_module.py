@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 
 from aggmask.assembly.build import build, build_module, make_recipe
 from aggmask.assembly.config import plain
@@ -103,3 +104,36 @@ def test_a_ceiling_on_asked_cells_draws_by_seed_epoch_and_images(tmp_path):
     assert drawn(0) == first
     assert drawn(1) != first
     assert drawn(0, "data.seed=1") != first
+
+
+def test_a_training_goes_on_with_as_many_images_a_step_as_it_began_with(tmp_path):
+    root = make_coco(tmp_path / "coco", images=8, val_images=1)
+    words = ["trainer.limit_val_batches=0", "trainer.max_epochs=2"]
+    small_run("solo_r50", root, tmp_path / "run", *words, "trainer.max_steps=1", "data.batch_size=2")
+    resume = [f"resume={tmp_path}/run/last.ckpt", "data.batch_size=1"]
+    with pytest.raises(UserError, match=r"began with 2 images a step, and would go on with 1: data\.batch_size=1 "):
+        small_run("solo_r50", root, tmp_path / "other", *words, *resume)
+    other = small_run("solo_r50", root, tmp_path / "other", *words, *resume, "trainer.accumulate_grad_batches=2")
+    assert other["trainer"].global_step > 1
+
+
+def test_the_last_step_of_an_epoch_weighs_as_much_with_fewer_batches(tmp_path, monkeypatch):
+    root = make_coco(tmp_path / "coco", images=6, val_images=1, empty_every=0)
+    seen: list[torch.Tensor] = []
+
+    def look(module, optimizer) -> None:
+        seen.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]))
+
+    monkeypatch.setattr(SegmentationModule, "on_before_optimizer_step", look)
+
+    def gradients(accumulate: int) -> list[torch.Tensor]:
+        seen.clear()
+        words = ["optim.lr=1e-9", "trainer.limit_val_batches=0", "trainer.limit_train_batches=1.0", "data.batch_size=2"]
+        words += ["data.group_by_orientation=false", f"trainer.accumulate_grad_batches={accumulate}"]
+        small_run("solo_r50", root, tmp_path / str(accumulate), *words)
+        return list(seen)
+
+    one, two, three = gradients(1)
+    both, last = gradients(2)
+    for found, expected in ((both, (one + two) / 2), (last, three)):  # the rate moves a few activations across 0
+        assert float((found - expected).norm() / expected.norm()) < 0.01

@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 
 import aggmask
-from aggmask import predict
+from aggmask import predict, predictor
+from aggmask.drawing import overlay
 from aggmask.errors import UserError
+from aggmask.geometry.cropped import CroppedMasks
 from aggmask.metrics.results import write
 from aggmask.metrics.rle import decode
 from aggmask.predictor import read_picture
@@ -114,6 +116,41 @@ def test_a_broken_picture_is_named_and_the_others_are_done(checkpoint, pictures,
     assert (tmp_path / "out" / "good.png").is_file()
 
 
+def test_results_tell_of_the_overlays_that_are_there_when_it_is_interrupted(
+    checkpoint, pictures, monkeypatch, capsys, tmp_path
+):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        Image.open(pictures / "grey.png").save(folder / f"{name}.png")
+    read, seen = predictor.read_picture, []
+
+    def interrupted(file, *rest):
+        seen.extend([file] * isinstance(file, Path))  # not the pixels that it was read to
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return read(file, *rest)
+
+    monkeypatch.setattr(predictor, "read_picture", interrupted)
+    arguments = [f"checkpoint={checkpoint}", f"source={folder}", f"output={tmp_path}/out", "score_threshold=0"]
+    assert command(monkeypatch, capsys, predict, *arguments)[0] == 130
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {row["file_name"] for row in results} == {"a.png", "b.png"}
+
+
+def test_whole_masks_of_all_objects_are_never_held(checkpoint, pictures, monkeypatch, capsys, tmp_path):
+    draw, kinds = overlay.draw, []
+
+    def drawn(pixels, found, *rest):
+        kinds.append(type(found.masks))
+        return draw(pixels, found, *rest)
+
+    monkeypatch.setattr(overlay, "draw", drawn)
+    arguments = [f"checkpoint={checkpoint}", f"source={pictures / 'grey.png'}", f"output={tmp_path}/out"]
+    assert command(monkeypatch, capsys, predict, *arguments, "score_threshold=0")[0] == 0
+    assert kinds == [CroppedMasks]
+
+
 def test_no_overlay_replaces_a_picture(checkpoint, pictures, monkeypatch, capsys, tmp_path):
     (tmp_path / "in").mkdir()
     kept = (tmp_path / "in" / "grey.png", tmp_path / "in" / "web.webp")
@@ -208,9 +245,9 @@ def test_a_picture_has_the_channels_of_the_model(channels, pictures, monkeypatch
     class Model:
         segmenter, value_range = SimpleNamespace(backbone=backbone), None
 
-        def predict(self, images, threshold):
-            seen.extend(images)
-            return [Instances.empty(images[0].shape[:2])]
+        def look(self, pixels, threshold, crop):
+            seen.append(pixels)
+            return Instances.empty(pixels.shape[:2])
 
     monkeypatch.setattr("aggmask.assembly.build.load", lambda *arguments: Model())
     image = Image.open(pictures / "rgba.png")

@@ -245,6 +245,8 @@ def test_the_message_is_the_command_that_goes_on(monkeypatch):
     )
     monkeypatch.setattr(sys, "argv", ["train", "job=/sweeps/1/3"])
     assert _how_to_go_on("/sweeps/1/3") == "python -m aggmask.train job=/sweeps/1/3"
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    assert _how_to_go_on("/sweeps/1/3") == "python -m aggmask.train job=/sweeps/1/3 (with srun, as before)"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import pytest
 
 from aggmask import sweep
 from aggmask.files import write_json
-from aggmask.launcher.ledger import Ledger, held
+from aggmask.launcher.ledger import Ledger
+from aggmask.launcher.locks import held
 from tests.launcher.stub_sweep import freeze
 
 

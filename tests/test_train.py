@@ -278,8 +278,14 @@ def test_adamw_with_a_cosine_and_without_decay_of_norms(coco, tmp_path):
 @pytest.mark.parametrize(("debug", "experiment"), [("fast", "study"), ("overfit", "solo_r50")])
 def test_debug_configurations_run(debug, experiment, coco, tmp_path):
     words = ["data=coco"] if debug == "fast" else ["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1"]
-    assert small_run(experiment, coco, tmp_path, f"debug={debug}", *words)["trainer"].global_step == 2
+    trainer = small_run(experiment, coco, tmp_path, f"debug={debug}", *words)["trainer"]
+    assert trainer.global_step == 2
     assert (tmp_path / "results.json").is_file()
+    batches, shown = trainer.datamodule.train_dataloader().batch_sampler, []
+    for epoch in (0, 7):
+        batches.set_epoch(epoch)
+        shown.append(list(batches))
+    assert (shown[0] == shown[1]) == (debug == "overfit")
 
 
 def test_zips_are_read_in_place(coco, tmp_path):
@@ -397,6 +403,6 @@ def test_the_scale_of_deep_pictures_travels_in_the_checkpoint(tmp_path):
     model = load(tmp_path / "run" / "last.ckpt", device="cpu")
     assert model.value_range == (0, 4095)
     seen = []
-    model._one = lambda pixels, threshold: seen.append(pixels)
+    model.look = lambda pixels, threshold: seen.append(pixels)
     model.predict(np.full((20, 30), 4095, np.uint16))
     assert (seen[0] == 255).all()

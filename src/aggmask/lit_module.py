@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from aggmask.callbacks.split_step import Step
@@ -103,7 +104,15 @@ class SegmentationModule(pl.LightningModule):
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """From the trainer's loss (scaled, divided) to that of the step, which alone holds the graph."""
         loss.backward(*args, **kwargs)
-        self.step.backward(self._loss.grad)
+        self.step.backward(self._loss.grad * self._short_of_batches())
+
+    def _short_of_batches(self) -> float:
+        """The trainer divides by `accumulate_grad_batches`, also where the last step of an epoch has fewer batches."""
+        trainer = self.trainer
+        left = trainer.num_training_batches % trainer.accumulate_grad_batches
+        number = trainer.fit_loop.epoch_loop.batch_progress.current.ready - 1
+        is_short = left and number >= trainer.num_training_batches - left
+        return trainer.accumulate_grad_batches / left if is_short else 1.0
 
     @torch.no_grad()
     def detect(self, batch: ImageBatch) -> list[Detections]:
@@ -134,20 +143,40 @@ class SegmentationModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["evaluated_at"] = self.evaluated_at
+        checkpoint["images_per_step"] = self.images_per_step
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """
+        Raises:
+            UserError: a training would go on with another number of images a step, for which neither the learning rate
+                nor the steps that its schedule counts are meant.
+        """
         self.evaluated_at = checkpoint.get("evaluated_at")
+        began, trainer = checkpoint.get("images_per_step"), self._trainer
+        if trainer is None or trainer.state.fn != TrainerFn.FITTING or began in (None, self.images_per_step):
+            return
+        raise UserError(
+            f"resume: the training began with {began} images a step, and would go on with {self.images_per_step}: "
+            f"data.batch_size={trainer.datamodule.batch_size} on each of {trainer.world_size} devices, "
+            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}. Its learning rate and schedule are "
+            f"meant for {began}: choose these so that their product is {began} again"
+        )
+
+    @property
+    def images_per_step(self) -> int:
+        """Of the optimizer, on all ranks together."""
+        trainer = self.trainer
+        return trainer.datamodule.batch_size * trainer.world_size * trainer.accumulate_grad_batches
 
     def configure_optimizers(self) -> dict[str, Any]:
         trainer = self.trainer
-        images = trainer.datamodule.batch_size * trainer.world_size * trainer.accumulate_grad_batches
         trained = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         if math.isinf(trainer.estimated_stepping_batches):
             raise UserError(
                 "trainer.max_epochs=-1 without trainer.max_steps: the learning rate's schedule needs an end; say either"
             )
         steps = int(trainer.estimated_stepping_batches)
-        return self.optim_recipe.configure(trained, steps, images, self.segmenter.backbone.layer_depths)
+        return self.optim_recipe.configure(trained, steps, self.images_per_step, self.segmenter.backbone.layer_depths)
 
 
 def matching_ids(own: Sequence[Category], found: Sequence[Category], place: str) -> list[int]:

@@ -68,16 +68,18 @@ def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     write([], folder / RESULTS)  # those of an earlier call would not be of the overlays, if this one is interrupted
     results, failed, mark = [], [], PngInfo()
     mark.add_text("Software", _MARK)
-    for number, (file, target) in enumerate(tqdm(pairs, unit="image")):
-        try:
-            pixels = read_picture(file, channels, model.value_range)
-        except UserError as error:
-            failed.append(str(error))
-            continue
-        found = model.predict([pixels], config["score_threshold"])[0]
-        draw(pixels_of(pixels, 3), found, config["score_threshold"]).save(target, pnginfo=mark)
-        results += as_results(number, file.relative_to(home).as_posix(), found)
-    write(results, folder / RESULTS)
+    try:
+        for number, (file, target) in enumerate(tqdm(pairs, unit="image")):
+            try:
+                pixels = read_picture(file, channels, model.value_range)
+            except UserError as error:
+                failed.append(str(error))
+                continue
+            found = model.look(pixels, config["score_threshold"], crop=True)
+            draw(pixels_of(pixels, 3), found, config["score_threshold"]).save(target, pnginfo=mark)
+            results += as_results(number, file.relative_to(home).as_posix(), found)
+    finally:  # whatever ends it: of the overlays that are there
+        write(results, folder / RESULTS)
     print(f"{len(files) - len(failed)} pictures, {len(results)} objects: {folder}")
     if failed:
         raise UserError("\n".join(["some pictures could not be read:", *failed]))
@@ -156,7 +158,7 @@ def as_results(image_id: int, file_name: str, found: Instances) -> list[dict[str
     from aggmask.metrics.rle import encode
 
     height, width = found.size
-    boxes = found.boxes.tolist()
+    boxes, codes = found.boxes.tolist(), [encode(mask[None])[0] for mask in found.masks]
     return [
         {
             "image_id": image_id,
@@ -168,7 +170,7 @@ def as_results(image_id: int, file_name: str, found: Instances) -> list[dict[str
             "segmentation": {"size": [height, width], "counts": counts.decode()},
         }
         for label, score, (x1, y1, x2, y2), counts in zip(
-            found.labels.tolist(), found.scores.tolist(), boxes, encode(found.masks), strict=True
+            found.labels.tolist(), found.scores.tolist(), boxes, codes, strict=True
         )
     ]
 

@@ -45,7 +45,7 @@ class Predictor:
         device: str | torch.device | None = None,
         value_range: Range | None = None,
     ) -> None:
-        self.device = _device(device)
+        self.device = as_device(device)
         self.segmenter = segmenter.to(self.device).eval()
         self.decoder, self.resize, self.categories = decoder, resize, list(categories)
         self.value_range = value_range
@@ -67,7 +67,19 @@ class Predictor:
         ):
             images = [images]
         channels = self.segmenter.backbone.in_chans
-        return [self._one(read_picture(image, channels, self.value_range), score_threshold) for image in images]
+        return [self.look(read_picture(image, channels, self.value_range), score_threshold) for image in images]
+
+    def look(self, pixels: np.ndarray, score_threshold: float, crop: bool = False) -> Instances:
+        """(H, W, channels) uint8, as `read_picture` gives it -> its objects, best first.
+
+        Args:
+            crop: see `as_instances`.
+        """
+        batch, outputs = self.outputs(pixels)
+        found = self.decoder(outputs, batch.pixels.shape[-2:])[0]
+        found, decoder = found[found.scores >= score_threshold], self.decoder
+        chunk = decoder.pixels_at_once
+        return as_instances(found, batch.frames[0], self.categories, decoder.mask_threshold, chunk, crop)
 
     @torch.no_grad()
     def outputs(self, pixels: np.ndarray) -> tuple[ImageBatch, list[LevelOutput]]:
@@ -76,15 +88,13 @@ class Predictor:
         batch = collate([ImageBatch(apply_frame(pixels, frame)[None], [frame], [0])]).to(self.device)
         return batch, self.segmenter(self.segmenter.normalize(batch))
 
-    def _one(self, pixels: np.ndarray, score_threshold: float) -> Instances:
-        batch, outputs = self.outputs(pixels)
-        found = self.decoder(outputs, batch.pixels.shape[-2:])[0]
-        found = found[found.scores >= score_threshold]
-        decoder = self.decoder
-        return as_instances(found, batch.frames[0], self.categories, decoder.mask_threshold, decoder.pixels_at_once)
 
+def as_device(named: str | torch.device | None) -> torch.device:
+    """What a user named; None: a GPU if there is one.
 
-def _device(named: str | torch.device | None) -> torch.device:
+    Raises:
+        UserError: there is no such device here.
+    """
     if named is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

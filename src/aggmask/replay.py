@@ -24,19 +24,20 @@ def replay(folder: str | Path, device: str | None = None) -> list[str]:
         A line for every rank's batch: what was not finite first.
 
     Raises:
-        UserError: the folder holds no step, or what does not belong to this package.
+        UserError: the folder holds no step, or what does not belong to this package; there is no such device.
     """
     import torch
 
     from aggmask.assembly.build import load_module, read_checkpoint
     from aggmask.callbacks.first_non_finite import look, not_finite
     from aggmask.checkpoints.non_finite import STATE, read_rank
+    from aggmask.predictor import as_device
 
     folder = Path(folder).expanduser()
     if not (folder / STATE).is_file():
         raise UserError(f"folder={folder}: holds no step to replay ({STATE}); a run leaves one in RUN/non_finite")
+    device = as_device(device)
     state = read_checkpoint(folder / STATE)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     kind = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(state["precision"])
     lines = []
     for rank in range(state["ranks"]):

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from aggmask.assembly.command import run_command
-from aggmask.launcher.ledger import STATES, Job, Ledger, is_held, labels
+from aggmask.launcher.ledger import STATES, Job, Ledger, labels
+from aggmask.launcher.locks import is_held
 
 START = "python -m aggmask.train"
 _SECONDS = 2.0  # from one table to the next

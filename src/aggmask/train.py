@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from aggmask.assembly.command import hydra_task, run_command, unquoted
 from aggmask.assembly.config import experiments, plain, register_resolvers
 from aggmask.checkpoints.run_folder import refuse_another
-from aggmask.data.processors import global_rank, queued_again
+from aggmask.data.processors import global_rank, queued_again, slurm_job
 from aggmask.errors import UserError
 from aggmask.files import write_whole
 from aggmask.launcher.alone import alone_in
@@ -129,7 +129,6 @@ def _run(cfg: DictConfig | Mapping[str, Any]) -> float | None:
     except Interrupted as stop:
         if global_rank() == 0:
             print(f"ended by {stop.name}; this goes on: {_how_to_go_on(cfg['output_dir'])}", flush=True)
-            _queue_again(stop)
         raise
 
 
@@ -138,17 +137,17 @@ def _how_to_go_on(folder: str) -> str:
     if not frozen_folder(arguments):
         own = ("resume=", "output_dir=", "hydra.run.dir=")
         arguments = [a for a in arguments if not a.startswith(own)] + [f"output_dir={folder}", "resume=auto"]
-    return shlex.join(["python", "-m", "aggmask.train", *arguments])
+    command = shlex.join(["python", "-m", "aggmask.train", *arguments])
+    starter = "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "srun" if "SLURM_NTASKS" in os.environ else None
+    return f"{command} (with {starter}, as before)" if starter else command
 
 
 def _queue_again(stop: Interrupted) -> None:
     """Ask SLURM for another start where it is about to take the machine back; for a sweep's job its launcher asks."""
     if stop.number != signal.SIGUSR1 or "SLURM_JOB_ID" not in os.environ or frozen_folder(sys.argv[1:]):
         return
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
     try:
-        subprocess.run(["scontrol", "requeue", job], check=True)
+        subprocess.run(["scontrol", "requeue", slurm_job()], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         log.warning("SLURM did not queue the job again: %s", error)
 
@@ -184,7 +183,12 @@ def _named_experiment() -> None:
         refuse_another(unquoted(given[-1]))  # before Hydra writes its words into that folder
     if given and not any(a.startswith("hydra.run.dir=") for a in asked):
         sys.argv.append(f"hydra.run.dir={given[-1]}")  # or Hydra would make a folder of its own for train.log
-    _main()
+    try:
+        _main()
+    except Interrupted as stop:
+        if not global_rank():
+            _queue_again(stop)
+        raise
 
 
 if __name__ == "__main__":

@@ -36,6 +36,13 @@ def test_a_sweep_may_go_over_paths(value):
     assert OverridesParser.create().parse_override(quoted(argument)).value() == value
 
 
+def test_the_home_folder_is_meant_where_no_shell_has_expanded_it(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/of mine")
+    monkeypatch.setattr(sys, "argv", ["train", "output_dir=~/x", "hydra.sweep.dir=~/y", "seed=~1"])
+    run_command(lambda: None)
+    assert sys.argv[1:] == ["output_dir='/home/of mine/x'", "hydra.sweep.dir=/home/of mine/y", "seed=~1"]
+
+
 def test_a_run_that_is_refused_leaves_no_folder(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AGGMASK_RUN_STAMP", "now")

@@ -52,6 +52,9 @@ def test_slurm_queued_it_again(tmp_path, monkeypatch):
     path = write(tmp_path, 1, 4)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert checkpoint_of(config(tmp_path, None, max_epochs=2)) == path
+    began_with = tmp_path / "before.ckpt"
+    began_with.touch()
+    assert checkpoint_of(config(tmp_path, str(began_with), max_epochs=2)) == path
     for count in ("", "0"):
         monkeypatch.setenv("SLURM_RESTART_COUNT", count)
         with pytest.raises(UserError, match="holds a training already"):

@@ -9,7 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from aggmask import train
 from aggmask.assembly.build import build
-from aggmask.launcher.ledger import Ledger, held
+from aggmask.launcher.ledger import Ledger
+from aggmask.launcher.locks import held
 from aggmask.launcher.schedule import Schedule
 from aggmask.reporting.runs import FINISHED, Run
 from aggmask.signals import ENDING, Interrupted
@@ -79,10 +80,11 @@ def test_it_trains_evaluates_and_tells_both_tables(monkeypatch, tmp_path):
 
     def seconds(configs):
         timings.append(list(configs))
-        return {name: [value, 9 * value, value / 2] for name, value in zip(configs, (1.0, 1.0, 2.0, 1.5), strict=True)}
+        taken = (1.0, 1.0, 2.0, 1.5, 2.5)
+        return {name: [value, 9 * value, value / 2] for name, value in zip(configs, taken, strict=True)}
 
     monkeypatch.setattr(step_times, "step_seconds", seconds)
-    for run, name in zip(runs, "0123", strict=True):
+    for run, name in zip(runs, "01234", strict=True):
         object.__setattr__(run, "name", name)
         object.__setattr__(run, "folder", tmp_path / name)
         (tmp_path / name / "test").mkdir(parents=True)

@@ -1,5 +1,7 @@
 """The average by hand, and what checkpoints hold of it."""
 
+from types import SimpleNamespace
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -109,3 +111,10 @@ def test_an_evaluation_that_is_cut_short_leaves_the_trained_weights(tmp_path):
 def test_decay_is_checked():
     with pytest.raises(UserError, match=r"decay=1.0: .*less than 1"):
         EMA(1.0)
+
+
+def test_the_average_is_where_the_module_will_be():
+    """Callbacks are set up before the module is moved to its device."""
+    average = EMA()
+    average.setup(SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta"))), Counter(), "fit")
+    assert {p.device.type for p in average._average_model.parameters()} == {"meta"}

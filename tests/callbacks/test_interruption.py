@@ -13,7 +13,7 @@ from aggmask.assembly.build import build_trainer
 from aggmask.callbacks.interruption import Interruption
 from aggmask.callbacks.last_checkpoint import LastCheckpoint
 from aggmask.signals import ENDING, Interrupted
-from tests.interrupting import EndAt
+from tests.interrupting import EndAt, Killed
 
 
 class Module(pl.LightningModule):
@@ -89,3 +89,24 @@ def test_without_a_last_checkpoint_it_only_ends(tmp_path):
     with pytest.raises(Interrupted):
         trainer.fit(Module(), DataLoader(range(6)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_evaluation_that_fails_loses_no_training(tmp_path):
+    class Fails(pl.Callback):
+        def on_validation_batch_start(self, *_):
+            raise ValueError("a picture is damaged")
+
+    with pytest.raises(ValueError, match="damaged"):
+        ended(tmp_path, Fails())
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert (last["global_step"], last["epoch"]) == (6, 0)
+    evaluation = last["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["current"]
+    assert (evaluation["started"], evaluation["processed"]) == (1, 0), "a resume evaluates"
+
+
+def test_the_end_of_an_epoch_is_saved_after_its_evaluation(tmp_path):
+    with pytest.raises(Killed):
+        ended(tmp_path, EndAt("on_train_batch_start", 7, "kill"))
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    evaluation = last["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["current"]
+    assert (last["global_step"], evaluation["completed"]) == (6, 4)

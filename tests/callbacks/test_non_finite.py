@@ -9,7 +9,7 @@ from pytorch_lightning.plugins import MixedPrecision
 from torch import nn
 
 from aggmask.callbacks.non_finite import NonFinite
-from aggmask.checkpoints.non_finite import read_rank
+from aggmask.checkpoints.non_finite import STATE, read_rank
 from aggmask.errors import UserError
 from aggmask.geometry.frame import Frame
 from aggmask.replay import replay
@@ -266,3 +266,9 @@ def test_on_nan_skip_on_the_command_line(tmp_path):
 def test_replay_of_no_folder(tmp_path):
     with pytest.raises(UserError, match="holds no step to replay"):
         replay(tmp_path)
+
+
+def test_replay_on_a_device_that_is_not_there(tmp_path):
+    (tmp_path / STATE).touch()
+    with pytest.raises(UserError, match="device=gpu: cannot be used here"):
+        replay(tmp_path, "gpu")

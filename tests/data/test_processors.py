@@ -3,7 +3,7 @@ import os
 import pytest
 
 from aggmask.data.datamodule import CocoDataModule
-from aggmask.data.processors import SHARE, processor_share, processors
+from aggmask.data.processors import SHARE, global_rank, processor_share, processors
 
 
 def test_all_processors_of_this_process(monkeypatch):
@@ -21,3 +21,21 @@ def test_a_job_that_shares_a_machine_takes_its_share_of_loader_processes(said, w
     monkeypatch.setenv(SHARE, said)
     assert CocoDataModule(str(tmp_path)).num_workers == workers
     assert CocoDataModule(str(tmp_path), num_workers=5).num_workers == 5  # what the user says
+
+
+@pytest.mark.parametrize(
+    ("said", "rank"),
+    [
+        ({}, 0),
+        ({"LOCAL_RANK": "1"}, 1),  # Lightning starts the others
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "1"}, 1),  # the same, in a shell of SLURM's
+        ({"SLURM_PROCID": "5"}, 5),  # srun
+        ({"RANK": "9", "LOCAL_RANK": "1", "SLURM_PROCID": "1"}, 9),  # torchrun
+    ],
+)
+def test_the_rank_is_what_the_launcher_says(said, rank, monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert global_rank() == rank

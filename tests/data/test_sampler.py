@@ -50,6 +50,15 @@ def test_epochs_and_seeds_differ_and_repeat():
     assert order(0, 0) != order(1, 0)
 
 
+def test_an_epoch_that_is_repeated_is_the_first_one_to_the_last_sample():
+    first, again = TrainingBatches(GROUPS, 4, seed=3), TrainingBatches(GROUPS, 4, seed=3, repeat=True)
+    for epoch in (0, 5):
+        again.set_epoch(epoch)
+        assert list(again) == list(first)
+    again = TrainingBatches(GROUPS, 4, seed=3, repeat=True, resume=(5, 2))
+    assert list(again) == list(first)[2:]
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
 def test_ranks_share_the_epoch_equally(ranks):
     samplers = [TrainingBatches(GROUPS, 4, rank=rank, ranks=ranks) for rank in range(ranks)]

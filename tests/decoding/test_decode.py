@@ -256,3 +256,6 @@ def test_instances_in_the_original_frame():
     # The second mask covers 3 of 8 mask pixels: 12 network pixels, 6 of the original.
     assert instances.boxes[1].tolist() == [0, 0, 6, 6]
     assert len(as_instances(found[:0], frame)) == 0
+    cut = as_instances(found, frame, crop=True)
+    assert [torch.equal(mask, whole) for mask, whole in zip(cut.masks, instances.masks, strict=True)] == [True] * 2
+    assert torch.equal(cut.boxes, instances.boxes)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from aggmask.assembly.command import run_command
 from aggmask.files import write_json
-from aggmask.launcher import ledger
+from aggmask.launcher import locks
 from aggmask.launcher.job import frozen_folder, run_frozen
 from aggmask.signals import end_at_once
 
@@ -56,6 +56,6 @@ def work(config: dict) -> float:
 
 
 if __name__ == "__main__":
-    ledger.PATIENCE = float(os.environ.get("STUB_PATIENCE", ledger.PATIENCE))
+    locks.PATIENCE = float(os.environ.get("STUB_PATIENCE", locks.PATIENCE))
     end_at_once()
     run_command(partial(run_frozen, frozen_folder(sys.argv[1:]), work))

@@ -5,7 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-from aggmask.launcher.ledger import Job, Ledger, held
+from aggmask.launcher.ledger import Job, Ledger
+from aggmask.launcher.locks import held
 from aggmask.launcher.processes import Processes
 from aggmask.launcher.schedule import Schedule
 

@@ -11,9 +11,9 @@ import pytest
 
 from aggmask import train
 from aggmask.errors import UserError
-from aggmask.launcher import alone, ledger
+from aggmask.launcher import alone, locks
 from aggmask.launcher.alone import alone_in
-from aggmask.launcher.ledger import held, is_held
+from aggmask.launcher.locks import held, is_held
 from tests.disks import disk, make_read_only
 from tests.launcher.processes import children_of, environment, is_alive, until
 from tests.runs import SMALL, command
@@ -107,7 +107,7 @@ def test_a_disk_without_locks_is_warned_of(number, tmp_path, monkeypatch, caplog
 
 
 def test_a_place_that_cannot_be_written_is_another_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger, "PATIENCE", 0.1)
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
     with disk(tmp_path / "disk", 64) as place:
         make_read_only(place)
         with pytest.raises(OSError, match="Read-only file system"), held(place / "job.lock", "busy"):

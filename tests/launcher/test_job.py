@@ -10,9 +10,9 @@ import pytest
 
 from aggmask.errors import UserError
 from aggmask.launcher import job as job_module
-from aggmask.launcher import ledger
+from aggmask.launcher import locks
 from aggmask.launcher.job import frozen_folder, run_frozen
-from aggmask.launcher.ledger import held
+from aggmask.launcher.locks import held
 from aggmask.signals import Interrupted
 from tests.launcher.processes import environment, is_alive, kill, until
 from tests.launcher.stub_sweep import freeze
@@ -24,7 +24,7 @@ def _in_this_process(monkeypatch):
     monkeypatch.chdir(Path.cwd())
     monkeypatch.setenv(job_module.PARENT, "")
     monkeypatch.setattr(job_module, "end_with_parent", lambda: None)  # which would end the tests with the first job
-    monkeypatch.setattr(ledger, "PATIENCE", 0.05)
+    monkeypatch.setattr(locks, "PATIENCE", 0.05)
     yield
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
@@ -51,6 +51,13 @@ def test_a_job_runs_its_configuration_where_it_belongs(tmp_path):
     assert job.outcome == {"state": "done", "objective": 0.25}
     run_frozen(job.folder, lambda config: pytest.fail("a job that is done was run again"))
     assert job.attempt["count"] == 1
+
+
+def test_no_rank_waits_for_the_others_of_a_job_that_is_done(tmp_path, monkeypatch):
+    job = freeze(tmp_path, 3)
+    job.finish(0.25)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    run_frozen(job.folder, lambda config: pytest.fail("the main rank has ended, and this one would wait for it"))
 
 
 def test_a_job_goes_on_from_its_last_checkpoint(tmp_path):

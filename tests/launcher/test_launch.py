@@ -205,6 +205,33 @@ def test_a_folder_holds_one_sweep(sweep, tmp_path):
     assert "other place: there is no sweep.json" in said
 
 
+def test_a_sweep_that_slurm_has_queued_again_goes_on(sweep, tmp_path, monkeypatch):
+    assert sweep(*STUB, "seed=0,1")[0] == 0
+    (jobs_of(tmp_path)[1].folder / "outcome.json").unlink()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    status, said = sweep(*STUB, "seed=0,1")
+    assert status == 0, said
+    assert "#0 seed=0: done before" in said
+    assert "#1 seed=1: interrupted, starts" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["output_dir=runs/mine"],
+            "output_dir=runs/mine: each job of a sweep has a folder of its own; hydra.sweep",
+        ),
+        (["+sweep.njobs=2"], "sweep.njobs: a sweep has no such key; did you mean 'n_jobs'"),
+    ],
+)
+def test_what_a_sweep_cannot_heed_is_refused(words, told, sweep, tmp_path):
+    status, said = sweep(*STUB, "seed=0,1", *words)
+    assert status == 2
+    assert told in said
+    assert not list(tmp_path.glob("sweep/*/job.json"))
+
+
 def test_jobs_inside_one_another_are_refused(tmp_path):
     jobs = [Job(tmp_path / name, number, (f"x={name}",), "/", {}) for number, name in enumerate(("a", "b", "a/c/d"))]
     with pytest.raises(UserError, match=r"gives the job x=a/c/d a folder inside that of the job x=a, .*/a$"):

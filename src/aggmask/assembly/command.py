@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from aggmask.assembly.config import check, conf_dir
 from aggmask.assembly.explain import explain
+from aggmask.checkpoints.run_folder import LOCK, worker
 from aggmask.data.processors import global_rank
 from aggmask.errors import UserError
 
@@ -29,6 +30,7 @@ _PATHS = re.compile(
     r"data\.(?:root|cache_dir|(?:train|val)\.(?:annotations|images)))=)(.+)",
     re.DOTALL,
 )
+_FOLDERS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir")  # that Hydra makes
 _SEVERAL = re.compile(r".*,.*|(?:choice|range|interval|glob|shuffle|sort)\(.*\)", re.DOTALL)  # values of a sweep
 _PLAIN = re.compile(r"[\w./\\:~+-]*|[\[{'\"$].*", re.DOTALL)  # what Hydra reads as it stands
 
@@ -67,7 +69,7 @@ def run_command(main: Callable[[], None], open_nodes: Sequence[str] = ()) -> Non
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("--multirun", "-m"))
     added = tuple(f"{node}." for node in open_nodes)
     sweeps = any(a in ("--multirun", "-m") or a.startswith("sweep.resume=") for a in sys.argv[1:])
-    arguments = [quoted(argument, sweeps) for argument in sys.argv[1:]]
+    arguments = [quoted(_at_home(argument), sweeps) for argument in sys.argv[1:]]
     sys.argv[1:] = [f"++{a}" if added and a.startswith(added) else a for a in arguments]
     # Threads of OpenMP wait for each other in a loop; where other programs run too, a short loop is 3 to 10 times
     # faster, and alone as fast (measured on two cores, before torch is imported or it has no effect).
@@ -99,17 +101,22 @@ def _forget_refused() -> None:
     """
     hydra_config = HydraConfig.get()
     folder, log = Path(hydra_config.runtime.output_dir), f"{hydra_config.job.name}.log"
-    lock, said = folder / "run.lock", folder / ".hydra" / "overrides.yaml"
+    lock, said = folder / LOCK, folder / ".hydra" / "overrides.yaml"
     named = any(argument.startswith(("output_dir=", "hydra.run.dir=")) for argument in sys.argv[1:])
     if global_rank() or named or not said.is_file():
         return
     if not {file.name for file in folder.iterdir()} <= {".hydra", log, lock.name}:
         return
-    # The words of `launcher.alone`, once it holds the lock: anything else is another process's.
-    if lock.is_file() and not lock.read_text().startswith(f"process {os.getpid()} "):
+    if lock.is_file() and lock.read_text() != worker():  # another process's, or not held yet
         return
     if OmegaConf.load(said) == hydra_config.overrides.task:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _at_home(argument: str) -> str:
+    """`output_dir=~/x`, which not every shell expands; of other keys their readers do it."""
+    key, equals, value = argument.partition("=")
+    return f"{key}{equals}{os.path.expanduser(value)}" if key.lstrip("+") in _FOLDERS else argument
 
 
 def quoted(argument: str, sweeps: bool = False) -> str:

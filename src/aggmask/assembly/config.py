@@ -21,7 +21,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from aggmask.data.processors import global_rank
+from aggmask.data.processors import global_rank, slurm_job
 from aggmask.errors import UserError
 
 _HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
@@ -67,9 +67,7 @@ def run_stamp() -> str:
     if "AGGMASK_RUN_STAMP" not in env:
         torchrun = env.get("TORCHELASTIC_RUN_ID", "none")
         if "SLURM_JOB_ID" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-            array = env.get("SLURM_ARRAY_JOB_ID")
-            job = f"{array}_{env['SLURM_ARRAY_TASK_ID']}" if array else env["SLURM_JOB_ID"]
-            stamp = f"slurm-{job}-{_words()}"
+            stamp = f"slurm-{slurm_job()}-{_words()}"
         elif torchrun != "none":
             stamp = f"torchrun-{torchrun[:8]}-{_words()}"
         else:
@@ -116,8 +114,21 @@ def check(cfg: DictConfig, command: str) -> None:
         if OmegaConf.is_missing(cfg, key)
     ]
     problems += _problems(cfg, "")
+    problems += [
+        f"{group}.{name}: nothing says what it is; say {group}={name} too"
+        for group in ("callbacks", "logger")
+        for name, node in (cfg.get(group) or {}).items()
+        if OmegaConf.is_dict(node) and "_target_" not in node
+    ]
+    problems += sweep_problems(cfg)
     if problems:
         raise UserError("\n".join(problems))
+
+
+def sweep_problems(cfg: DictConfig) -> list[str]:
+    """Keys of `sweep` that nothing reads."""
+    known = OmegaConf.load(Path(conf_dir(), "train.yaml")).sweep
+    return [_unknown(f"sweep.{key}", "a sweep", known) for key in cfg.get("sweep") or {} if key not in known]
 
 
 def check_part(node: Mapping[str, Any], where: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from aggmask.callbacks.agreement import differences
 from aggmask.checkpoints.reading import read_file
-from aggmask.checkpoints.run_folder import came_to_its_end, newest, refuse_another
+from aggmask.checkpoints.run_folder import came_to_its_end, checkpoints_of, newest, refuse_another
 from aggmask.data.processors import queued_again
 from aggmask.errors import UserError
 from aggmask.structures import Category
@@ -35,8 +35,8 @@ def checkpoint_of(config: Mapping[str, Any], categories: Callable[[], Sequence[C
             to one that averages its weights, as this one does not; the folder's checkpoints would be replaced.
     """
     resume, folder = config["resume"], config["output_dir"]
-    if resume is None and queued_again():
-        resume = AUTO
+    if queued_again() and (resume is None or checkpoints_of(folder)):
+        resume = AUTO  # `resume=FILE` is what the first start began with
     if resume is None or (resume != AUTO and Path(resume).expanduser().resolve().parent != Path(folder).resolve()):
         refuse_another(folder)
     if resume is None:

@@ -33,6 +33,10 @@ class EMA(WeightAveraging):
         self.decay = decay
         self._evaluated = False  # whether the module holds the average, as during an evaluation
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._device = trainer.strategy.root_device  # the module is not there yet, and the average would stay behind
+        super().setup(trainer, pl_module, stage)
+
     def decay_after(self, averaged: int) -> float:
         """d, when `averaged` steps have been averaged."""
         return min(self.decay, (1 + averaged) / (10 + averaged))

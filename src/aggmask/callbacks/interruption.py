@@ -63,6 +63,8 @@ class Interruption(pl.Callback):
             common = torch.tensor(self._common, device=trainer.strategy.root_device)
             self._common = float(trainer.strategy.reduce(common, reduce_op="min"))
         self._end_if_told(trainer)
+        if _may_save(trainer) and (last := _last(trainer)):
+            last.before_evaluation(trainer)
 
     def on_validation_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int, *_: Any) -> None:
         # A rank that has more batches than others would ask alone.
@@ -78,12 +80,20 @@ class Interruption(pl.Callback):
         if trainer.world_size > 1:
             numbers = torch.tensor(number, device=trainer.strategy.root_device)
             number = int(trainer.strategy.reduce(numbers, reduce_op="max"))
-        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if not number or (fitting and trainer.validating and trainer.fit_loop._should_accumulate()):
+        if not number or (_is_fitting(trainer) and not _may_save(trainer)):
             return
-        if save and fitting and (last := _last(trainer)):
+        if save and _is_fitting(trainer) and (last := _last(trainer)):
             last.due = True
         raise Interrupted(number, tell=trainer.is_global_zero)
+
+
+def _is_fitting(trainer: pl.Trainer) -> bool:
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+
+
+def _may_save(trainer: pl.Trainer) -> bool:
+    """Whether a training stands where it can be taken up again: not in an evaluation between two batches of a step."""
+    return _is_fitting(trainer) and not (trainer.validating and trainer.fit_loop._should_accumulate())
 
 
 def _last(trainer: pl.Trainer) -> LastCheckpoint | None:

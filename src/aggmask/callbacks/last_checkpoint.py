@@ -1,9 +1,10 @@
-"""`last.ckpt`: after every epoch, every so many steps, and when a signal ends the run."""
+"""`last.ckpt`: after every epoch, before every evaluation, every so many steps, and when a signal ends the run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,11 @@ class LastCheckpoint(ModelCheckpoint):
         if not self._should_skip_saving_checkpoint(trainer):
             self._save(trainer)
 
+    def before_evaluation(self, trainer: pl.Trainer) -> None:
+        """Save, so that an evaluation which fails or is killed loses no training; the end of the epoch saves anew."""
+        self._save(trainer)
+        self._last_global_step_saved = 0
+
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         # Here, because the other callbacks have put right by now what an evaluation changes for a while.
         if self.due and isinstance(exception, Interrupted):
@@ -98,7 +104,11 @@ def _next_batch_not_begun(trainer: pl.Trainer) -> Iterator[object]:
 def _cut_evaluation(trainer: pl.Trainer) -> Iterator[object]:
     """Counters that say: its first batch was started, and not finished. A resume then evaluates all of it."""
     batches = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+    before = deepcopy(batches.state_dict())
     batches.reset()
     batches.increment_ready()
     batches.increment_started()
-    yield batches
+    try:
+        yield batches
+    finally:
+        batches.load_state_dict(before)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,13 @@ from aggmask.files import remove_drafts
 log = logging.getLogger(__name__)
 LAST, BEFORE, BEST = "last.ckpt", "last-1.ckpt", "best.ckpt"
 NAMES = (LAST, BEFORE, BEST)  # in the order in which they are tried
+LOCK = "run.lock"  # held by the process that works in the folder, whose words it holds
 _SUFFIXES = (".ckpt", ".pth", ".pt")
+
+
+def worker() -> str:
+    """What this process writes into a folder's LOCK once it holds it."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def checkpoints_of(folder: str | Path) -> list[Path]:

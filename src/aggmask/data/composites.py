@@ -172,7 +172,7 @@ def write_composites(
     val_images: int = 200,
     test_images: int = 400,
     size: int | tuple[int, int] = 192,
-    max_objects: int = 10,
+    max_objects: int = 5,
     seed: int = 0,
 ) -> None:
     """Write the data set, unless `root` holds just this one already; see `written.write_splits`.

@@ -63,6 +63,7 @@ class CocoDataModule(pl.LightningDataModule):
         skip_empty: train on images with objects only (as published).
         group_by_orientation: train on batches of upright or of lying images (as published).
         scale_per: "image" (as published) or "batch": for what a short side is drawn. "batch" pads less.
+        repeat_epoch: every epoch is the first one again: the same batches, drawn the same way.
         seed: of order and transforms; the same on all ranks.
         cache_dir: for the annotation index; None: beside the annotations.
         on_bad_image: "raise" an error for one that cannot be read, or "skip" it, see `skipping`.
@@ -98,6 +99,7 @@ class CocoDataModule(pl.LightningDataModule):
         skip_empty: bool = True,
         group_by_orientation: bool = True,
         scale_per: str = "image",
+        repeat_epoch: bool = False,
         seed: int = 0,
         cache_dir: str | None = None,
         on_bad_image: Literal["raise", "skip"] = "raise",
@@ -136,6 +138,7 @@ class CocoDataModule(pl.LightningDataModule):
         self.color_jitter = None if color_jitter is None else _build("color_jitter", ColorJitter, color_jitter)
         self.copy_paste = None if copy_paste is None else _build("copy_paste", CopyPaste, copy_paste)
         self.skip_empty, self.group_by_orientation = skip_empty, group_by_orientation
+        self.repeat_epoch = repeat_epoch
         self.seed, self.cache_dir, self.prepare = seed, cache_dir, prepare
         self.allow_outside = allow_outside
         self._kind = SkippingInstances if on_bad_image == "skip" else CocoInstances
@@ -224,7 +227,9 @@ class CocoDataModule(pl.LightningDataModule):
         short_sides = self.short_sides if self.scale_per == "batch" else ()
         resume, self._resume = self._resume, (0, 0)
         rank, ranks = self._rank()
-        batches = TrainingBatches(groups, self.batch_size, self.seed, rank, ranks, short_sides, resume)
+        batches = TrainingBatches(
+            groups, self.batch_size, self.seed, rank, ranks, short_sides, resume, self.repeat_epoch
+        )
         return self._loader(self.train_dataset, batches)
 
     def val_dataloader(self) -> DataLoader:

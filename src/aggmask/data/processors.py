@@ -18,6 +18,12 @@ def processor_share() -> int:
     return int(os.environ.get(SHARE) or processors())
 
 
+def slurm_job() -> str:
+    """The id of this SLURM job, as `scontrol` wants it."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+
+
 def queued_again() -> bool:
     """Whether SLURM has started this job before: the same command in the same folder, which it goes on in."""
     return bool(int(os.environ.get("SLURM_RESTART_COUNT") or 0))
@@ -25,4 +31,7 @@ def queued_again() -> bool:
 
 def global_rank() -> int:
     """Rank of this process as its launcher says, before any process group exists."""
-    return int(next((os.environ[k] for k in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if k in os.environ), 0))
+    if "RANK" in os.environ:
+        return int(os.environ["RANK"])
+    # The ranks that Lightning starts in a shell of SLURM's have a LOCAL_RANK, and inherit that shell's task number, 0.
+    return max(int(os.environ.get(name) or 0) for name in ("SLURM_PROCID", "LOCAL_RANK"))

@@ -38,6 +38,7 @@ class TrainingBatches(Sampler[list[Sample]]):
         rank: of `ranks` processes that share the epoch.
         short_sides: when given, one is drawn for each batch (the same on all ranks, for equal work), pixels.
         resume: (epoch, batches): that epoch starts after so many batches of this rank.
+        repeat: every epoch is the first one again, to the last pixel.
     """
 
     def __init__(
@@ -49,12 +50,13 @@ class TrainingBatches(Sampler[list[Sample]]):
         ranks: int = 1,
         short_sides: Sequence[int] = (),
         resume: tuple[int, int] = (0, 0),
+        repeat: bool = False,
     ) -> None:
         self.groups = [np.flatnonzero(groups == group) for group in np.unique(groups)]
         self.batch_size = batch_size
         self.seed, self.rank, self.ranks = seed, rank, ranks
         self.short_sides = tuple(short_sides)
-        self.resume = resume
+        self.resume, self.repeat = resume, repeat
         # Not 0: workers are sent for the first batches before the trainer sets an epoch.
         self.epoch = resume[0] if resume[1] < len(self) else resume[0] + 1
 
@@ -73,14 +75,15 @@ class TrainingBatches(Sampler[list[Sample]]):
 
     def __iter__(self) -> Iterator[list[Sample]]:
         epoch = self.epoch  # kept: the next epoch may be set while workers still fetch this one
-        rng = np.random.default_rng((self.seed, epoch))
+        drawn_as = 0 if self.repeat else epoch
+        rng = np.random.default_rng((self.seed, drawn_as))
         batches = np.concatenate([self._cut(rng.permutation(group)) for group in self.groups])
         order = np.resize(rng.permutation(len(batches)), len(self) * self.ranks)
         drawn = rng.choice(self.short_sides, len(self)).tolist() if self.short_sides else [None] * len(self)
         start = self.resume[1] if epoch == self.resume[0] else 0
         for number in range(start, len(self)):
             indices = batches[order[number * self.ranks + self.rank]]
-            yield [Sample(index, epoch, drawn[number]) for index in indices.tolist()]
+            yield [Sample(index, drawn_as, drawn[number]) for index in indices.tolist()]
 
     def _cut(self, indices: np.ndarray) -> np.ndarray:
         """(m,) -> (batches, batch_size), wrapped around."""

@@ -84,7 +84,7 @@ def write_shapes(
     size: int | tuple[int, int] = 96,
     max_objects: int = 4,
     seed: int = 0,
-    color_hint: float = 0.9,
+    color_hint: float = 0.8,
 ) -> None:
     """Write the data set, unless `root` holds just this one already; see `written.write_splits`.
 

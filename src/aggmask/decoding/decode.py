@@ -20,6 +20,7 @@ from torch import Tensor
 
 from aggmask.decoding.matrix_nms import Decay, matrix_decay
 from aggmask.errors import UserError
+from aggmask.geometry.cropped import CroppedMasks
 from aggmask.geometry.frame import Frame
 from aggmask.geometry.grid import MASK_STRIDE
 from aggmask.structures import Category, Cells, Detections, Instances, LevelOutput
@@ -201,14 +202,20 @@ def as_instances(
     categories: Sequence[Category] = (),
     mask_threshold: float = 0.5,
     chunk_pixels: int = 2**25,
+    crop: bool = False,
 ) -> Instances:
     """Detections of one image -> the same objects in its original frame, on the CPU.
 
     Args:
         chunk_pixels: see `Frame.masks_to_original`.
+        crop: cut masks to their boxes: of many objects in a large picture, whole ones fill the memory.
     """
-    masks, done = torch.empty((len(found), *frame.original), dtype=torch.bool), 0
-    for part in frame.masks_to_original(found.masks, chunk_pixels, mask_threshold):
-        masks[done : done + len(part)] = part
-        done += len(part)
+    parts = frame.masks_to_original(found.masks, chunk_pixels, mask_threshold)
+    if crop:
+        masks = CroppedMasks.of(frame.original, (mask for part in parts for mask in part.cpu().numpy()))
+    else:
+        masks, done = torch.empty((len(found), *frame.original), dtype=torch.bool), 0
+        for part in parts:
+            masks[done : done + len(part)] = part
+            done += len(part)
     return Instances(masks, found.scores.cpu(), found.labels.cpu(), categories)

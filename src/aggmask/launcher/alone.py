@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aggmask.launcher.ledger import held, is_held
+from aggmask.checkpoints.run_folder import LOCK, worker
+from aggmask.launcher.locks import held, is_held
 
 log = logging.getLogger(__name__)
-LOCK = "run.lock"
-PATIENCE = 10.0  # seconds: see `ledger.PATIENCE`; somebody waits for these
+PATIENCE = 10.0  # seconds: see `locks.PATIENCE`; somebody waits for these
 
 
 @contextmanager
@@ -36,7 +34,7 @@ def alone_in(folder: str | Path) -> Iterator[None]:
     if is_held(lock):
         log.warning("%s: somebody has it%s; waiting %g s for a process that is just ending", lock, holder, PATIENCE)
     with held(lock, refusal, PATIENCE):
-        lock.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.write_text(worker())
         yield
 
 

@@ -21,7 +21,8 @@ from typing import Any
 from aggmask.assembly.explain import explain
 from aggmask.data.processors import global_rank
 from aggmask.errors import UserError
-from aggmask.launcher.ledger import Job, held
+from aggmask.launcher.ledger import Job
+from aggmask.launcher.locks import held
 from aggmask.signals import Interrupted
 
 PARENT = "AGGMASK_PARENT"  # process id: when that process ends, so does this one
@@ -50,12 +51,13 @@ def run_frozen(folder: Path, function: Callable[[dict[str, Any]], float | None])
     job, main_rank = Job.read(folder), global_rank() == 0
     if (frozen_in := job.config["output_dir"]) != str(folder):
         raise UserError(f"{folder}: this job's paths lead to {frozen_in}, where it was frozen; move it back")
+    if (job.outcome or {}).get("state") == "done":  # asked by every rank: one alone would wait for the others
+        if main_rank:
+            print(f"done before: {folder}")
+        return
     refusal = f"{folder}: process {job.attempt.get('pid')} works on this job already; end it, or let it finish"
     with held(job.lock, refusal) if main_rank else nullcontext():
         if main_rank:
-            if (job.outcome or {}).get("state") == "done":
-                print(f"done before: {folder}")
-                return
             job.reopen()
             job.begin()
         os.environ[PARENT] = str(os.getpid())  # for the ranks that this one starts

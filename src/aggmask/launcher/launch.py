@@ -20,10 +20,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from aggmask.assembly.config import check, plain
+from aggmask.assembly.config import check, plain, sweep_problems
 from aggmask.checkpoints.run_folder import refuse_another
+from aggmask.data.processors import queued_again
 from aggmask.errors import Stopped, UserError
-from aggmask.launcher.ledger import Job, Ledger, digest, held, is_held, key_of, labels
+from aggmask.launcher.ledger import Job, Ledger, digest, key_of, labels
+from aggmask.launcher.locks import held, is_held
 from aggmask.launcher.schedule import Engine, Schedule
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,8 @@ class Launch:
         resume: folder of the sweep to go on with; None starts one in `hydra.sweep.dir`.
 
     Raises:
-        UserError: there is a sweep in the folder already, or none to go on with; see `Schedule`.
+        UserError: there is a sweep in the folder already, which only a job that SLURM has queued again goes on with; or
+            there is none to go on with; a key of `sweep` is unknown; see `Schedule`.
     """
 
     def __init__(
@@ -55,11 +58,13 @@ class Launch:
                 "a sweep is started by one process, not by each that torchrun starts: python -m aggmask.train "
                 "--multirun ...; each job then starts its own ranks"
             )
+        if problems := sweep_problems(master):
+            raise UserError("\n".join(problems))
         self.loader, self.master = loader, master
         self.schedule = Schedule(engine, on_fail)
         self._first = True
         self.ledger = Ledger.read(resume) if resume else Ledger(Path(str(master.hydra.sweep.dir)).resolve())
-        if not resume and self.ledger.sweep is not None:
+        if not resume and self.ledger.sweep is not None and not queued_again():
             raise UserError(
                 f"{self.ledger.root} holds a sweep already: sweep.resume={self.ledger.root} goes on with it"
             )
@@ -149,7 +154,13 @@ class Launch:
             with read_write(task), open_dict(task):
                 del task["hydra"]
             check(task, str(cfg.hydra.job.config_name))
-            return cfg, plain(task)
+            config = plain(task)
+            if config["output_dir"] != str(folder):
+                raise UserError(
+                    f"output_dir={config['output_dir']}: each job of a sweep has a folder of its own; "
+                    "hydra.sweep.dir=DIR names that of the sweep"
+                )
+            return cfg, config
         except UserError as error:
             raise UserError(f"job {number} ({' '.join(job_overrides)}): {error}") from error
         finally:

@@ -14,28 +14,22 @@ system's: it frees them when their process ends, however it ends.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import logging
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from aggmask.checkpoints.run_folder import checkpoints_of
 from aggmask.errors import UserError
 from aggmask.files import read_json, write_json
+from aggmask.launcher.locks import is_held
 
-log = logging.getLogger(__name__)
 STATES = ("done", "failed", "running", "interrupted", "waiting")
-PATIENCE = 30.0  # seconds: that a killed job may take to end, its files on a network disk included
 
 
 def digest(config: Any) -> str:
@@ -46,68 +40,6 @@ def digest(config: Any) -> str:
 def key_of(overrides: Sequence[str]) -> tuple[str, ...]:
     """What makes two jobs of a sweep the same: their overrides, but not those that say how the sweep is run."""
     return tuple(sorted(o for o in overrides if not o.startswith(("sweep.", "hydra.", "hydra/"))))
-
-
-@contextmanager
-def held(lock: Path, refusal: str, patience: float | None = None) -> Iterator[None]:
-    """Hold a lock; seconds of `patience` (by default PATIENCE) for a process that is just ending.
-
-    A disk that knows no locks (some network disks) is warned of: there nothing keeps a second process away.
-
-    Raises:
-        UserError: somebody else holds it.
-    """
-    guard = _lock(lock)
-    try:
-        guard.acquire(timeout=PATIENCE if patience is None else patience)
-    except Timeout:
-        raise UserError(refusal) from None
-    except (OSError, NotImplementedError) as error:
-        if not _knows_no_locks(error):
-            raise
-        log.warning("%s: this disk knows no locks; see to it that no other process works here", lock)
-    try:
-        yield
-    finally:
-        guard.release()
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a living process holds the lock."""
-    if not lock.exists():
-        return False
-    try:
-        with _lock(lock).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
-    except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return _is_held_by_others(lock)
-        if not _knows_no_locks(error):
-            raise
-        return False
-
-
-def _is_held_by_others(lock: Path) -> bool:
-    """The same where this user may only read."""
-    import fcntl  # which not every system has
-
-    with lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
-def _lock(path: Path) -> FileLock:
-    # Where there are none, filelock would make do with a file that a killed process leaves behind.
-    return FileLock(path, fallback_to_soft=False)
-
-
-def _knows_no_locks(error: OSError | NotImplementedError) -> bool:
-    return not isinstance(error, OSError) or error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True)
