@@ -151,6 +151,10 @@ RECORDS = {
     ),
     "repeated record": Case(file(GOOD), {"repeated-annotation", "repeated-annotation-id"}, kept=(10, 10)),
     "repeated image id": Case(file(images=[_IMAGE, _IMAGE]), {"repeated-image-id"}, ("id 5",), "id 5"),
+    "one id, two images": Case(
+        file(other(image_id=6), images=[_IMAGE, *({**_IMAGE, "id": 6, "file_name": f"{k}.jpg"} for k in "bc")]),
+        {"repeated-image-id"}, ("id 6",), "id 6",
+    ),
     "repeated category id": Case(
         file(categories=[_CATEGORY, {"id": 1, "name": "dog"}]), {"repeated-category-id"}, ("id 1",), "id 1"
     ),

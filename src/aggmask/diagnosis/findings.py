@@ -9,6 +9,7 @@ _STOP = "training and evaluation stop and name "
 _STOPS = _STOP + "the first one"
 _SKIPS = _STOP + "it; data.on_bad_image=skip goes on without it"
 _OUT, _OUT_TOO = "left out", "left out, with its annotations"
+_ONE_OR_NONE = "the first, if all of that id say the same; else none, nor their annotations: whose they are is unknown"
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ KINDS = {
     "text-id": Kind(True, "an id is text that is no whole number of 64 bits", _STOPS, "renumbered"),
     "number-name": Kind(True, "a category's name is a number", _STOPS, "written as text"),
     "no-size": Kind(True, "an image has no height and width", _STOPS, "read from the image file"),
-    "repeated-image-id": Kind(True, "an image id is listed twice", _STOPS, "the later one is left out"),
-    "repeated-category-id": Kind(True, "a category id is listed twice", _STOPS, "the later one is left out"),
+    "repeated-image-id": Kind(True, "an image id is listed twice", _STOPS, _ONE_OR_NONE),
+    "repeated-category-id": Kind(True, "a category id is listed twice", _STOPS, _ONE_OR_NONE),
     "repeated-category-name": Kind(
         True, "two categories have the same name", "they are learned as two; evaluation matches them by name",
         "objects of the later one go to the first",

@@ -18,6 +18,7 @@ from aggmask.cocofile.records import LISTS, Annotation, File, Image, LenientFile
 from aggmask.diagnosis.findings import Findings, Repairs
 from aggmask.diagnosis.first_aid import Progress, SizeOf, first_aid, free_ids
 from aggmask.diagnosis.masks import MaskCheck
+from aggmask.diagnosis.merging import drop_contradictions
 from aggmask.errors import UserError, listed
 from aggmask.memory import free_bytes
 
@@ -104,6 +105,7 @@ def _problems(examination: Examination) -> None:
         if problem.kind == "not-a-number":
             continue  # the mask tells both, see `masks`
         examination.repairs.drop(problem.list, positions[problem.list][problem.position])
+    drop_contradictions(examination)
 
 
 def _categories(examination: Examination, training: bool) -> None:
@@ -125,6 +127,8 @@ def _categories(examination: Examination, training: bool) -> None:
             continue
         if category.id not in used:
             findings.add("unused-category", f"category {category.id} ({category.name!r})")
+        if repairs.dropped("categories", position):
+            continue
         if (before := first.setdefault(category.name, category.id)) != category.id:
             findings.add("repeated-category-name", f"categories {before} and {category.id}", f"{category.name!r}")
             renamed[category.id] = before
@@ -176,6 +180,8 @@ def _image_records(examination: Examination) -> None:
             findings.add("no-objects", name)
         if "/" in image.file_name or " " in image.file_name or not image.file_name.isascii():
             findings.add("odd-name", name)
+        if repairs.dropped("images", position):
+            continue
         first = files.setdefault(image.file_name, image)
         if first.id != image.id:
             findings.add("repeated-file", f"images {first.id} and {image.id}", repr(image.file_name))
