@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 _STOP = "training and evaluation stop and name "
 _STOPS = _STOP + "the first one"
@@ -115,7 +116,7 @@ KINDS = {
     "odd-name": Kind(False, "a file name with folders, spaces or letters beyond ASCII", "read as it is"),
     "repeated-file": Kind(
         True, "two images have the same file", "seen twice, each time with half of the objects",
-        "one image with the objects of both",
+        "one image, of the file's size or else the first, with the objects of those of its size",
     ),
     # image files
     "near-name": Kind(
@@ -205,6 +206,10 @@ class Repairs:
         present = self.changes.setdefault((list_name, position), {})
         if present is not None:
             present.update(values)
+
+    def value(self, list_name: str, position: int, record: Any, key: str) -> Any:
+        """What a record has under a key when it is repaired."""
+        return (self.changes.get((list_name, position)) or {}).get(key, getattr(record, key))
 
     def dropped(self, list_name: str, position: int) -> bool:
         return self.changes.get((list_name, position), {}) is None

@@ -13,6 +13,7 @@ from aggmask.cocofile.records import Image
 from aggmask.data.decode import EXCHANGED, Exif, decode_image, largest_value, orientation_of, size_of, told_to_turn
 from aggmask.data.storage import Storage
 from aggmask.depth import Range, UnknownScale, too_dark
+from aggmask.diagnosis.merging import Placed, drop_repeats, join
 from aggmask.diagnosis.structure import Examination, Progress
 from aggmask.errors import UserError
 from aggmask.geometry.frame import Size
@@ -37,25 +38,37 @@ def examine_pictures(
         value_range, exif: see `decode.decode_image`.
     """
     images = examination.images()
-    names = {image.file_name for _, image in images}
+    usable: dict[str, Placed] = {}  # by the name of the file
+    near: dict[str, list[Placed]] = {}  # likewise
     deep: dict[str, float] = {}
     look = partial(look_at, storage=storage, value_range=value_range, exif=exif)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for (position, image), seen in zip(progress(images), _in_order(pool, look, images), strict=True):
             if seen.largest is not None:
                 deep[image.file_name] = seen.largest
-            if seen.kind is None:
-                continue
-            examination.findings.add(seen.kind, f"image {image.id} ({image.file_name!r})", seen.text)
-            if seen.kind == "near-name" and seen.name not in names:
-                names.add(seen.name)
-                examination.repairs.change("images", position, file_name=seen.name)
-            elif seen.kind not in ("stored-frame", "turned", "no-scale"):
+            if seen.kind is not None:
+                examination.findings.add(seen.kind, f"image {image.id} ({image.file_name!r})", seen.text)
+            if seen.kind == "near-name":
+                near.setdefault(seen.name, []).append((position, image))
+            elif seen.kind in (None, "stored-frame", "turned", "no-scale"):
+                usable[image.file_name] = position, image
+            else:
                 examination.repairs.drop("images", position)
+    _rename(examination, near, usable)
     brightest = max(deep, key=deep.__getitem__, default=None)
     if brightest is not None and deep[brightest] < _DARK:  # of all: one picture alone may well be dark
         text = too_dark(f"all {len(deep)} pictures deeper than 8 bits", deep[brightest], value_range)
         examination.findings.add("too-dark", repr(brightest), text)
+
+
+def _rename(examination: Examination, near: dict[str, list[Placed]], usable: dict[str, Placed]) -> None:
+    """Give images the names that their files have. Two that get one name that way become one image."""
+    for name, group in near.items():
+        if name in usable:
+            group.insert(0, usable[name])
+        else:
+            examination.repairs.change("images", group[0][0], file_name=name)
+    drop_repeats(examination, join(examination, near.values()))
 
 
 def size_in(storage: Storage, name: str, exif: Exif = "auto") -> Size | None:

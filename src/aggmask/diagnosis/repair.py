@@ -45,11 +45,10 @@ def _changed(record: msgspec.Raw, change: dict, where: str) -> msgspec.Raw | dic
 
 def _follow_images(examination: Examination) -> None:
     """Annotations go with their images."""
-    file, positions, repairs = examination.file.file, examination.file.positions, examination.repairs
+    repairs = examination.repairs
     kept = {image.id for _, image in examination.images()}
-    for position, a in zip(positions["annotations"], file.annotations, strict=True):
-        image_id = (repairs.changes.get(("annotations", position)) or {}).get("image_id", a.image_id)
-        if image_id not in kept:
+    for position, a in examination.annotations():
+        if repairs.value("annotations", position, a, "image_id") not in kept:
             repairs.drop("annotations", position)
 
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import fsspec
 
 from aggmask.cocofile.reading import readable
-from aggmask.cocofile.records import LISTS, Annotation, File, Image, LenientFile, parse_leniently, problems_of
+from aggmask.cocofile.records import LISTS, Annotation, File, LenientFile, parse_leniently, problems_of
 from aggmask.diagnosis.findings import Findings, Repairs
 from aggmask.diagnosis.first_aid import Progress, SizeOf, first_aid, free_ids
 from aggmask.diagnosis.masks import MaskCheck
-from aggmask.diagnosis.merging import drop_contradictions
+from aggmask.diagnosis.merging import Placed, Repeats, drop_contradictions, join, name_of
 from aggmask.errors import UserError, listed
 from aggmask.memory import free_bytes
 
@@ -40,10 +41,15 @@ class Examination:
         """Whether there are records at all."""
         return not self.findings.of("no-file") + self.findings.of("too-large")
 
-    def images(self) -> list[tuple[int, Image]]:
+    def images(self) -> list[Placed]:
         """(position in the file, image) of those that no repair leaves out."""
         pairs = zip(self.file.positions["images"], self.file.file.images, strict=True)
         return [(position, image) for position, image in pairs if not self.repairs.dropped("images", position)]
+
+    def annotations(self) -> Iterator[tuple[int, Annotation]]:
+        """(position in the file, annotation) of those that no repair leaves out by itself."""
+        pairs = zip(self.file.positions["annotations"], self.file.file.annotations, strict=True)
+        return ((position, a) for position, a in pairs if not self.repairs.dropped("annotations", position))
 
 
 def examine_file(
@@ -53,7 +59,7 @@ def examine_file(
 
     Args:
         progress: put around the loops over images without sizes and over annotations.
-        size_of: asked for the sizes of images whose records lack theirs.
+        size_of: asked for the size of an image file where records lack it, or contradict each other.
         training: whether the model takes its categories from this file; a file to evaluate on must list all of them.
 
     Raises:
@@ -89,7 +95,7 @@ def examine(
         examination.file = parse_leniently(examination.data, source)
     _problems(examination)
     _categories(examination, training)
-    _image_records(examination)
+    _image_records(examination, size_of)
     _annotations(examination, progress)
     return examination
 
@@ -140,58 +146,37 @@ def _categories(examination: Examination, training: bool) -> None:
 
 def _annotations(examination: Examination, progress: Progress) -> None:
     file, findings, repairs = examination.file.file, examination.findings, examination.repairs
-    images: dict[int, Image] = {}
-    for _, image in examination.images():
-        images.setdefault(image.id, image)
-    check = MaskCheck(findings, repairs)
+    images = {image.id: image for _, image in examination.images()}
+    check, repeats = MaskCheck(findings, repairs), Repeats(examination)
     ids: set[int] = set()
     free = free_ids({a.id for a in file.annotations})
-    seen: dict[tuple, tuple[int, int]] = {}
     for position, a in progress(list(zip(examination.file.positions["annotations"], file.annotations, strict=True))):
         if a.id in ids:
-            findings.add("repeated-annotation-id", _name(a))
+            findings.add("repeated-annotation-id", name_of(a))
             repairs.change("annotations", position, id=next(free))
         ids.add(a.id)
         if repairs.dropped("annotations", position):
             continue
-        mended = repairs.changes.get(("annotations", position), {})
-        image_id, category_id = mended.get("image_id", a.image_id), mended.get("category_id", a.category_id)
-        if image_id not in images:
+        image = images.get(repairs.value("annotations", position, a, "image_id"))
+        if image is None:
             continue
-        mask = check(position, a, images[image_id], _name(a))
+        mask = check(position, a, image, name_of(a))
         if mask is None:
             repairs.drop("annotations", position)
-            continue
-        content = image_id, category_id, bool(a.iscrowd), a.is_target, hash(mask)
-        first = seen.setdefault(content, (position, a.id))
-        if first[0] != position:
-            findings.add("repeated-annotation", _name(a), f"the same as annotation {first[1]}")
-            repairs.drop("annotations", position)
+        else:
+            repeats.look(position, a, mask)
 
 
-def _image_records(examination: Examination) -> None:
+def _image_records(examination: Examination, size_of: SizeOf | None) -> None:
     file, findings, repairs = examination.file.file, examination.findings, examination.repairs
     objects = Counter(a.image_id for a in file.annotations if a.is_target)
-    files: dict[str, Image] = {}
-    merged: dict[int, int] = {}
+    files: dict[str, list[Placed]] = {}
     for position, image in zip(examination.file.positions["images"], file.images, strict=True):
         name = f"image {image.id} ({image.file_name!r})"
         if not objects[image.id]:
             findings.add("no-objects", name)
         if "/" in image.file_name or " " in image.file_name or not image.file_name.isascii():
             findings.add("odd-name", name)
-        if repairs.dropped("images", position):
-            continue
-        first = files.setdefault(image.file_name, image)
-        if first.id != image.id:
-            findings.add("repeated-file", f"images {first.id} and {image.id}", repr(image.file_name))
-            repairs.drop("images", position)
-            if (first.height, first.width) == (image.height, image.width):
-                merged[image.id] = first.id
-    for position, a in zip(examination.file.positions["annotations"], file.annotations, strict=True):
-        if a.image_id in merged:
-            repairs.change("annotations", position, image_id=merged[a.image_id])
-
-
-def _name(annotation: Annotation) -> str:
-    return f"annotation {annotation.id} of image {annotation.image_id}"
+        if not repairs.dropped("images", position):
+            files.setdefault(image.file_name, []).append((position, image))
+    join(examination, (group for group in files.values() if len(group) > 1), size_of)
