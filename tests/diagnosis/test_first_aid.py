@@ -31,6 +31,13 @@ def test_a_size_is_read_without_decoding(tmp_path):
     assert [sizes(name) for name in ("cut.jpg", "none.jpg", "missing.jpg")] == [(20, 30), None, None]
 
 
+def test_a_size_is_that_of_the_only_file_with_nearly_the_name(tmp_path):
+    for name in ("a.jpg", "b.jpg", "B.jpg"):
+        (tmp_path / name).write_bytes(pictures.pictures()["rgb.jpg"].data)
+    sizes = partial(size_in, open_storage(tmp_path))
+    assert [sizes(name) for name in ("A.JPG", "B.JPG", "../a.jpg")] == [(20, 30), None, None]
+
+
 def test_a_reference_to_nothing_stays_a_fault():
     examination = examine(file(other(image_id="nowhere")), "file.json")
     assert set(examination.findings.counts()) == {"record"}

@@ -72,9 +72,13 @@ def _rename(examination: Examination, near: dict[str, list[Placed]], usable: dic
 
 
 def size_in(storage: Storage, name: str, exif: Exif = "auto") -> Size | None:
-    """(height, width) of an image file by its header, as `exif` reads it; None where it cannot be read."""
+    """(height, width) of an image file by its header, as `exif` reads it; None where it cannot be read.
+
+    Of a file with nearly that name where there is only one, which is the one that `examine_pictures` takes.
+    """
     try:
-        return size_of(storage.read(name), exif)
+        near = [] if name in storage else storage.near(name)
+        return size_of(storage.read(near[0] if len(near) == 1 else name), exif)
     except UserError:
         return None
 
