@@ -75,3 +75,8 @@ def test_a_file_without_objects_has_no_cells():
     examination = examine(file(annotations=[]), "file.json")
     examination.findings.add("missing", "an image")  # so that a copy is read, not the file
     assert examine_cells(examination, None, LEVELS, Assigner(), Resize((64,), 160), 100) is None
+
+
+def test_a_file_of_which_no_copy_can_be_made_has_no_cells():
+    data = file(other(bbox=[0, 0, 1, 1], note=0), other(id=12, image_id=9)).replace(b'"note": 0', b'"note": 1e999')
+    assert examine_cells(examine(data, "file.json"), None, LEVELS, Assigner(), Resize((64,), 160), 100) is None

@@ -93,7 +93,7 @@ def examine_cells(
 ) -> CellReport | None:
     """Send the objects of a file to cells, as training does; None where there are no objects.
 
-    Where training would stop at the file, a copy without its faults takes its place.
+    Where training would stop at the file, a copy without its faults takes its place: None where none can be made.
 
     Args:
         storage: of the images, for the pictures; None: no pictures.
@@ -106,7 +106,10 @@ def examine_cells(
     with TemporaryDirectory() as folder:
         if examination.findings.stops:
             copy = Path(folder, "annotations.json")
-            copy.write_bytes(repaired(examination))
+            try:
+                copy.write_bytes(repaired(examination))
+            except UserError:  # which `fix=` tells; what was found is told all the same
+                return None
             index = AnnotationIndex.open(copy, folder, called=f"the mended copy of {examination.source}")
         else:
             index = AnnotationIndex.open(examination.source, cache_dir)
