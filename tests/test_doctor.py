@@ -11,7 +11,7 @@ from aggmask import doctor
 from aggmask.diagnosis import structure
 from tests.data.make_coco import circle, make_coco
 from tests.nasty import pictures
-from tests.nasty.annotations import file, other
+from tests.nasty.annotations import FILE, GOOD, file, other
 from tests.runs import command
 
 
@@ -66,6 +66,25 @@ def test_a_copy_without_any_object_is_told(run, tmp_path):
     assert "1 of 1 images and 0 of 1 annotations are in it. No object is left: mend the faults" in said
     _, said = run(*place(tmp_path / "mine", file(annotations=[])), "fix=none.json")
     assert "0 of 0 annotations are in it)" in said
+
+
+def test_what_training_refuses_is_a_fault(run, tmp_path):
+    words = [*place(tmp_path / "mine", file(annotations=[{**GOOD, "iscrowd": 1}])), "html=null"]
+    status, said = run(*words)
+    assert status == 1
+    assert "1 of 1 annotations are crowds" in said
+    assert run(*words, "data.skip_empty=false")[0] == 0
+    assert run(*(word.replace("data.train", "data.val") for word in words))[0] == 0
+
+
+def test_a_file_to_evaluate_on_lists_the_categories_that_are_trained_on(run, tmp_path):
+    words = place(tmp_path / "one", file())
+    two = file(other(category_id=2), categories=[*FILE["categories"], {"id": 2, "name": "dog"}])
+    others = place(tmp_path / "two", two)
+    for train, val, expected in ((others, words, 1), (words, others, 0)):
+        status, said = run(*train, *(word.replace("data.train", "data.val") for word in val), "html=null")
+        assert status == expected
+        assert (f"category 2 ('dog') of {tmp_path}/two/file.json" in said) == bool(expected)
 
 
 def test_a_size_that_is_missing_is_read_from_the_image(run, tmp_path):

@@ -34,6 +34,7 @@ def doctor(cfg: DictConfig) -> list[Report]:
         UserError: there is nothing to look at, or a file cannot be written.
     """
     from aggmask.assembly.build import build
+    from aggmask.diagnosis.halves import compare_categories
     from aggmask.diagnosis.page import write_page
     from aggmask.diagnosis.repair import repaired, write_copy
     from aggmask.diagnosis.report import about_copy, as_text
@@ -46,6 +47,8 @@ def doctor(cfg: DictConfig) -> list[Report]:
     for split in splits:
         reports.append(examine_split(split, data, cfg))
         reports[-1].advises = split is splits[0]
+        if len(reports) > 1:
+            compare_categories(*(report.examination for report in reports))
         print(as_text(reports[-1], cfg.examples))
     if cfg.html is not None:
         write_page(reports, cfg.html)
@@ -83,6 +86,7 @@ def examine_split(split: Split, data: CocoDataModule, cfg: DictConfig) -> Report
     from aggmask.data.places import existing, is_found
     from aggmask.data.storage import open_storage
     from aggmask.diagnosis.cells import examine_cells
+    from aggmask.diagnosis.halves import examine_use
     from aggmask.diagnosis.pictures import examine_pictures, size_in
     from aggmask.diagnosis.report import Report
     from aggmask.diagnosis.structure import examine_file
@@ -93,6 +97,7 @@ def examine_split(split: Split, data: CocoDataModule, cfg: DictConfig) -> Report
     size_of = partial(size_in, storage, exif=data.exif) if storage is not None and cfg.check_images else None
     progress = _progress(f"{split.name} annotations")
     examination = examine_file(split.annotations, progress, size_of, training=split.name == "train")
+    examine_use(examination, split.name == "train", data.skip_empty)
     if storage is None:
         examination.findings.add("no-images", f"data.{split.name}.images={split.images}")
     elif cfg.check_images:

@@ -116,6 +116,9 @@ def test_nothing_was_run():
 def test_every_fault_of_an_annotation_file_has_a_case():
     seen = set().union(*(case.kinds for case in CASES.values()))
     of_files = {
+        "empty",
+        "missing-category",
+        "no-target",
         "missing",
         "near-name",
         "no-size",

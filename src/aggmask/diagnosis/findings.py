@@ -40,6 +40,11 @@ KINDS = {
     "no-file": Kind(True, "the annotations cannot be read", _STOPS, "no copy can be made"),
     "too-large": Kind(True, "the annotations do not fit into memory", "reading them would end in an error", "no copy"),
     "no-images": Kind(True, "there is no folder or zip of images", _STOPS),
+    "empty": Kind(True, "no image is listed", "training and evaluation stop and say so", "the same: list some"),
+    "no-target": Kind(
+        True, "there is no object with a mask to learn from", "training stops; data.skip_empty=false trains on images "
+        "without objects all the same", "none is made up: add objects with masks",
+    ),
     # records
     "record": Kind(True, "an entry is not what the format says", _STOPS, _OUT),
     "text-id": Kind(True, "an id is text that is no whole number of 64 bits", _STOPS, "renumbered"),
@@ -50,6 +55,10 @@ KINDS = {
     "repeated-category-name": Kind(
         True, "two categories have the same name", "they are learned as two; evaluation matches them by name",
         "objects of the later one go to the first",
+    ),
+    "missing-category": Kind(
+        True, "a category that is trained on is not listed", "training stops before its first step, and evaluation of "
+        "its model stops", "the same: add it to `categories`, by that name; it may well have no annotations",
     ),
     "image-too-large": Kind(True, "an image has too many pixels", _STOPS, _OUT_TOO),
     "unknown-image": Kind(True, "an annotation of an image that is not listed", _STOPS, _OUT),
