@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from aggmask.data import written
+from aggmask.data import shapes, written
 from aggmask.data.shapes import write_shapes
 from aggmask.errors import UserError
 from tests.data.test_shapes import contents
@@ -21,15 +21,33 @@ def test_a_folder_of_others_is_never_touched(tmp_path):
     assert (tmp_path / "empty" / "shapes.json").exists()
 
 
+def test_what_was_made_with_other_settings_is_not_replaced_under_a_training(tmp_path):
+    write_shapes(tmp_path / "data", 2, 1, color_hint=0)
+    before = contents(tmp_path / "data")
+    with pytest.raises(UserError, match=r"with train_images=2 \(asked for: 3\), color_hint=0 \(asked for: 0.8\)"):
+        write_shapes(tmp_path / "data", 3, 1, color_hint=0.8)
+    assert contents(tmp_path / "data") == before
+
+
+def test_another_version_of_the_drawing_code_makes_it_anew(tmp_path, monkeypatch):
+    write_shapes(tmp_path / "data", 2, 1)
+    (tmp_path / "data" / "val2017" / "mine.txt").write_text("of the old one")
+    monkeypatch.setattr(shapes, "VERSION", shapes.VERSION + 1)
+    write_shapes(tmp_path / "data", 2, 1)
+    assert not (tmp_path / "data" / "val2017" / "mine.txt").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]  # no temporary folder stays
+
+
 def test_a_failure_leaves_nothing_half_written(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("disk full")
 
     write_shapes(tmp_path / "data", 2, 1)
     before = contents(tmp_path / "data")
+    monkeypatch.setattr(shapes, "VERSION", shapes.VERSION + 1)
     monkeypatch.setattr(written.simplejpeg, "encode_jpeg", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_shapes(tmp_path / "data", 3, 1)
+        write_shapes(tmp_path / "data", 2, 1)
     assert contents(tmp_path / "data") == before
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 

@@ -183,8 +183,7 @@ def write_composites(
         max_objects: largest number of objects in a picture.
 
     Raises:
-        UserError: a package is not installed, a parameter is out of range, or `root` holds something that this
-            function did not write.
+        UserError: a package is not installed, a parameter is out of range, or `root` holds something else.
     """
     images = {"train2017": train_images, "val2017": val_images, "test2017": test_images}
     write_made(

@@ -96,7 +96,7 @@ def write_shapes(
             at 0 only the outline does.
 
     Raises:
-        UserError: a parameter is out of range, or `root` holds something that this function did not write.
+        UserError: a parameter is out of range, or `root` holds something else.
     """
     if not 0 <= color_hint <= 1:
         raise UserError(f"shapes: color_hint must be in 0..1, got {color_hint=}")

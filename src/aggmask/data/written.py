@@ -1,7 +1,8 @@
 """Data sets that are made here, written to disk once and whole, in COCO layout.
 
-A folder says in its stamp, `<name>.json`, what it was made from. The same wish again costs nothing, another one makes
-the folder anew, and a folder without such a stamp is somebody else's and is never touched.
+A folder says in its stamp, `<name>.json`, what it was made from. The same wish again costs nothing, and another
+version of the drawing code makes the folder anew. Never touched is a folder that was made with other settings, since a
+training may be reading it, nor one without such a stamp, which is somebody else's.
 """
 
 from __future__ import annotations
@@ -91,12 +92,12 @@ def write_splits(
         draw: (random numbers, name of the split) -> a picture.
 
     Raises:
-        UserError: `root` holds something that this function did not write.
+        UserError: `root` holds something that this function did not write, or wrote with other settings.
     """
     root, stamp = Path(root), {"data": f"aggmask {name}", **stamp}
     if _stamp_in(root, name) == stamp:
         return
-    _check_ours(root, name)
+    _check_place(root, name, stamp)
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as work:
         new = Path(work) / "new"
@@ -107,7 +108,7 @@ def write_splits(
             scenes = ((image_id, draw(rng, split)) for image_id, rng in zip(ids, streams, strict=True))
             _write_split(new, split, categories, scenes, stamp["size"])
         (new / f"{name}.json").write_text(json.dumps(stamp, indent=1))
-        _check_ours(root, name)
+        _check_place(root, name, stamp)
         try:
             if root.exists():
                 os.rename(root, Path(work) / "old")
@@ -147,9 +148,19 @@ def _stamp_in(root: Path, name: str) -> dict[str, Any] | None:
     return stamp if isinstance(stamp, dict) and stamp.get("data") == f"aggmask {name}" else None
 
 
-def _check_ours(root: Path, name: str) -> None:
-    if root.exists() and not (root.is_dir() and (_stamp_in(root, name) or not any(root.iterdir()))):
+def _check_place(root: Path, name: str, stamp: Mapping[str, Any]) -> None:
+    there = _stamp_in(root, name)
+    if there is None:
+        if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+            raise UserError(
+                f"{root} exists and was not written by the {name} data set (no {name}.json of ours in it): "
+                "nothing was changed. Name another folder, or move this one away."
+            )
+        return
+    settings = there.keys() & stamp.keys() - {"version"}  # a key that only one of them has came or went with a version
+    if others := [key for key in stamp if key in settings and there[key] != stamp[key]]:
+        told = ", ".join(f"{key}={there[key]} (asked for: {stamp[key]})" for key in others)
         raise UserError(
-            f"{root} exists and was not written by the {name} data set (no {name}.json of ours in it): "
-            "nothing was changed. Name another folder, or move this one away."
+            f"{root} holds the {name} data set with {told}: nothing was changed, since a training may be reading it. "
+            "Name another folder (data.root=DIR), or remove this one."
         )
