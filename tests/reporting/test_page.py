@@ -2,6 +2,7 @@
 
 import base64
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,22 @@ def test_every_job_is_told(page):
     assert "1 of 6 jobs are not finished, and not in these numbers: 5 (unfinished: nothing was evaluated)." in text
     jobs = text.partition('id="jobs"')[2]
     assert re.findall(r'<tr><td data-value="\d+">(\d)</td>', jobs) == list("012345")
+
+
+def test_a_seed_that_was_run_twice_is_among_the_jobs(made, summary, tmp_path):
+    """Of the test split only the runs that count were evaluated: it is here what val is."""
+    for name in ("a", "b"):
+        copied(made, tmp_path / name)
+    for run in (tmp_path / "b" / "sweep").iterdir():
+        (run / "test").mkdir()
+        shutil.copy(run / "results.json", run / "test")
+    root = shutil.copytree(Path(summary.data.val.annotations).parents[1], tmp_path / "data")
+    (root / "annotations" / "instances_test2017.json").symlink_to(root / "annotations" / "instances_val2017.json")
+    text = render(summarize(tmp_path, resample_count=2, root=str(root), split="test"), pictures=0)
+    assert "12 of 12 jobs finished. 6 test images" in text
+    assert "Seed 0 of window=1 was run more than once: b/sweep/0 counts, not a/sweep/0." in text
+    jobs = re.findall(r"<tr><td data-value=\S+>(./sweep/\d)</td>", text.partition('id="jobs"')[2])
+    assert jobs == [f"{name}/sweep/{number}" for name in "ab" for number in range(6)]
 
 
 def test_names_are_text_and_never_markup(summary):

@@ -22,7 +22,7 @@ from aggmask.reporting.pictures import Strip, pictures_or_reason
 from aggmask.reporting.runs import FINISHED
 from aggmask.reporting.summary import Row, Summary
 from aggmask.reporting.tables import NOTHING, Cell, cells, columns, explanation, percent, said_of
-from aggmask.reporting.variants import flat
+from aggmask.reporting.variants import flat, group
 
 TABLES = ("table.md", "table.tex")  # beside the page
 _FIGURES = (  # function, title, caption
@@ -104,7 +104,8 @@ def _trained(summary: Summary) -> list[str]:
         for key in ("trainer.max_epochs", "trainer.max_steps", "data.batch_size", "data.short_side", "optim.lr")
         if (value := configs[0].get(key)) not in (None, -1) and all(config.get(key) == value for config in configs)
     ]
-    last = max(run.results_file(summary.split).stat().st_mtime for run in summary.runs if run.state == FINISHED)
+    counted = [run for row in summary.rows for run in row.variant.finished]
+    last = max(run.results_file(summary.split).stat().st_mtime for run in counted)
     ended = time.strftime("%Y-%m-%d %H:%M", time.localtime(last))
     told.append(f"{', '.join(shared)}. Last evaluation: {ended}. aggmask {aggmask.__version__}.")
     return told
@@ -125,7 +126,8 @@ def _category(row: Row, number: int) -> Cell:
 
 
 def _jobs(summary: Summary) -> list[dict[str, Any]]:
-    variants = {run.folder: variant for variant in summary.variants for run in variant.runs}
+    # All of them: those of the summary leave out a seed that was run before.
+    variants = {run.folder: variant for variant in group(summary.runs) for run in variant.runs}
     jobs = []
     for run in summary.runs:
         variant = variants[run.folder]
