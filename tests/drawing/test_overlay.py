@@ -1,6 +1,7 @@
 """Pictures: the right pixels change, labels stay inside, objects stay apart."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -196,6 +197,14 @@ def test_ground_truth_has_no_score_in_its_label():
         return changed(draw(gray(500, 600), objects((500, 600), [(300, 200, 310, 210)], [score]))).any(0).sum()
 
     assert width(1.0) < width(0.99)
+
+
+def test_a_name_of_several_lines_is_written_in_one():
+    def drawn(name):
+        found = objects((500, 600), [(300, 200, 310, 210)])
+        return draw(gray(500, 600), replace(found, categories=[Category(1, name)]))
+
+    assert drawn("fat\n cat\r\n").tobytes() == drawn("fat cat").tobytes()
 
 
 def test_names_both_sizes_when_they_differ():

@@ -245,7 +245,8 @@ def _places(box: Box, width: int, height: int, size: tuple[int, int]) -> list[Bo
 
 
 def _fitted(text: str, size: int, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """The text and a font in which it is at most `width` wide: smaller letters first, then fewer."""
+    """The text in one line and a font in which it is at most `width` wide: smaller letters first, then fewer."""
+    text = " ".join(text.split())  # a name from a file may have line breaks
     while size > 9 and ImageFont.load_default(size).getlength(text) > width:
         size -= 1
     font = ImageFont.load_default(size)
