@@ -1,5 +1,7 @@
 """The figure holds what the trace says, for every variant."""
 
+from dataclasses import replace
+
 import pytest
 
 from aggmask.inspection.figure import figure_of, scores_of
@@ -31,6 +33,14 @@ def test_each_variant_draws(name, tmp_path):
         bars = [bar.get_width() for bar in axes["first-layer response"].patches]
         parts = [*trace.neighbors, *([trace.context] if trace.context else [])]
         assert bars == [part.response for part in parts]
+
+
+def test_a_name_with_dollars_is_no_formula(tmp_path):
+    inspection = inspect(predictor(**VARIANTS["solo"]), picture())
+    trace = replace(inspection.trace(0), name=r"$\cat$")
+    for number, figure in enumerate((figure_of(inspection, trace), scores_of(inspection, trace))):
+        figure.savefig(tmp_path / f"{number}.png", dpi=20)
+        assert any(trace.name in title for title in axes_of(figure))
 
 
 def test_scores_with_the_cell_marked():

@@ -54,7 +54,9 @@ def _place(axes: Axes, inspection: Inspection, trace: Trace) -> None:
         axes.plot(*neighbor.point, "o", ms=size, mfc="white", mec="black", mew=0.8)
         axes.text(*neighbor.point, str(number), size=0.75 * size, ha="center", va="center_baseline")
     axes.set_title(
-        f"{number_of(trace)} {trace.name}: cell {trace.cell} of {trace.level.grid} x {trace.level.grid}", size=8
+        f"{number_of(trace)} {trace.name}: cell {trace.cell} of {trace.level.grid} x {trace.level.grid}",
+        size=8,
+        parse_math=False,
     )
 
 
@@ -108,7 +110,7 @@ def scores_of(inspection: Inspection, trace: Trace) -> Figure:
     axes = figure.subplots()
     image = axes.imshow(inspection.category_map(trace), vmin=0, vmax=1, cmap=RISING)
     axes.add_patch(Rectangle((trace.cell[1] - 0.5, trace.cell[0] - 0.5), 1, 1, fill=False, color="white", lw=1.5))
-    axes.set_title(f"scores of {trace.name} on level {trace.level_number}", size=9)
+    axes.set_title(f"scores of {trace.name} on level {trace.level_number}", size=9, parse_math=False)
     axes.set_axis_off()
     figure.colorbar(image)
     return figure
