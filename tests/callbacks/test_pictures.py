@@ -102,9 +102,9 @@ def crowded(folder, side: int, count: int) -> CocoInstances:
     return CocoInstances(index, open_storage(str(folder)), None, training=False)
 
 
-def test_many_objects_of_a_large_picture_are_never_held_as_whole_masks(tmp_path):
-    side, count = 1600, 150  # 384 MB as whole masks, once
-    data = crowded(tmp_path, side, count)
+def evaluated(folder, side: int, count: int) -> tuple[ValidationPictures, SimpleNamespace, list]:
+    """The callback, its trainer, and the arguments that it gets of such a picture with as many detections."""
+    data = crowded(folder, side, count)
     masks = torch.zeros(count, side // 16, side // 16)
     for number, (row, column) in enumerate(torch.randint(0, side // 16 - 3, (count, 2)).tolist()):
         masks[number, row : row + 3, column : column + 3] = 1
@@ -113,17 +113,35 @@ def test_many_objects_of_a_large_picture_are_never_held_as_whole_masks(tmp_path)
     batch = ImageBatch(torch.zeros(1, 3, 8, 8), [Frame.resized((side, side), (side // 4, side // 4))], [1])
     trainer = SimpleNamespace(
         sanity_checking=False, is_global_zero=True, datamodule=SimpleNamespace(val_dataset=data),
-        loggers=[WandbLogger(offline=True, save_dir=tmp_path)], global_step=1, estimated_stepping_batches=2,
+        loggers=[WandbLogger(offline=True, save_dir=folder)], global_step=1, estimated_stepping_batches=2,
     )  # fmt: skip
     decoder = SimpleNamespace(mask_threshold=0.5, pixels_at_once=side * side)
-    shown = ValidationPictures(str(tmp_path / "pictures"), sends=0)
+    shown = ValidationPictures(str(folder / "pictures"), sends=0)
     shown.on_validation_epoch_start(trainer, None)
+    model = SimpleNamespace(decoder=decoder, categories=data.index.categories)
+    return shown, trainer, [model, outputs, batch, 0]
+
+
+def test_many_objects_of_a_large_picture_are_never_held_as_whole_masks(tmp_path):
+    shown, trainer, arguments = evaluated(tmp_path, 1600, 150)  # 384 MB as whole masks, once
     give_back()
     forget_peak()
     before = resident_mb()
-    model = SimpleNamespace(decoder=decoder, categories=data.index.categories)
-    shown.on_validation_batch_end(trainer, model, outputs, batch, 0)
+    shown.on_validation_batch_end(trainer, *arguments)
     assert peak_mb() - before < 200
     assert all(len(np.unique(layer["mask_data"])) == 10 for layer in shown._shown[0].layers.values())
-    shown.on_validation_epoch_end(trainer, model)
+    shown.on_validation_epoch_end(trainer, arguments[0])
     assert (tmp_path / "pictures" / "1.png").is_file()
+
+
+def test_large_pictures_are_shrunk_before_they_are_kept(tmp_path):
+    shown, trainer, arguments = evaluated(tmp_path, 2560, 3)
+    shown.on_validation_batch_end(trainer, *arguments)
+    (kept,) = shown._shown
+    assert kept.pixels.shape == (1280, 1280, 3)
+    truth, found = (kept.layers[name]["mask_data"] for name in ("ground_truth", "prediction"))
+    assert truth.shape == found.shape == (1280, 1280)
+    x, y, *_ = trainer.datamodule.val_dataset.index.annotations(0).boxes[0].astype(int) // 2
+    assert truth[y + 2 : y + 13, x + 2 : x + 13].all()
+    assert not truth[y - 3, x + 5]
+    assert 2 * 1280 < kept.picture.width < 2 * 1400

@@ -49,6 +49,19 @@ def test_what_two_masks_share():
             assert shared(a, b) == both <= overlap(a[0], b[0])
 
 
+@pytest.mark.parametrize("size", [(20, 30), (7, 11), (10, 30), (1, 1)])
+def test_a_pixel_of_a_smaller_image_is_of_a_mask_as_soon_as_a_part_of_it_is(size):
+    dense = some_masks(30)
+    rows, columns = (-(-(np.arange(n) + 1) * side // n) - 1 for n, side in zip((20, 30), size, strict=True))
+    shrunk = cropped(dense).shrunk(size)
+    assert shrunk.shape == (30, *size)
+    for mask, found in zip(dense, shrunk, strict=True):
+        expected = np.zeros(size, bool)
+        y, x = np.nonzero(mask.numpy())
+        expected[rows[y], columns[x]] = True
+        assert np.array_equal(found, expected)
+
+
 def test_masks_are_asked_for_one_after_the_other_and_let_go():
     made = []
 

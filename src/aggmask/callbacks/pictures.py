@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from aggmask.geometry.cropped import CroppedMasks, cropped
 from aggmask.structures import Detections, ImageBatch, Instances
 
 _IDS = 255  # that a W&B mask has beside 0, the background, which is not shown
+_LARGEST = 1280  # pixels of the long side: all pictures of an evaluation are held at once
 
 
 class _Shown(NamedTuple):
@@ -27,15 +29,16 @@ class _Shown(NamedTuple):
 
     image_id: int
     picture: Image.Image
-    pixels: np.ndarray | None  # (H, W, 3) uint8, original frame
+    pixels: np.ndarray | None  # (H, W, 3) uint8, as large as it is drawn
     layers: dict[str, dict[str, Any]]
 
 
 class ValidationPictures(pl.Callback):
     """Writes PNG files, and sends the pictures to W&B (as mask overlays) and TensorBoard where these are used.
 
-    The files are written anew at every evaluation. What is sent stays, so it has a budget: `count` pictures, three
-    files each in W&B, at `sends` evaluations at most, which are spread over the training.
+    The files are written anew at every evaluation, of images of at most 1280 pixels: larger ones are shrunk before
+    they are drawn on. What is sent stays, so it has a budget: `count` pictures, three files each in W&B, at `sends`
+    evaluations at most, which are spread over the training.
 
     Args:
         folder: for `<image id>.png` and `sheet.png` with all of them.
@@ -73,7 +76,7 @@ class ValidationPictures(pl.Callback):
             parts = frame.masks_to_original(found.masks, decoder.pixels_at_once, decoder.mask_threshold)
             masks = CroppedMasks.of(frame.original, (mask for part in parts for mask in part.cpu().numpy()))
             instances = Instances(masks, found.scores.cpu(), found.labels.cpu(), pl_module.categories)
-            pixels, truth = trainer.datamodule.val_dataset.original(image_id)
+            pixels, truth, instances = _shrunk(*trainer.datamodule.val_dataset.original(image_id), instances)
             picture = beside(draw(pixels, truth), draw(pixels, instances, self.score_threshold, like=truth))
             # Only what is flat is kept until the epoch ends, however many objects there are.
             flat = any(isinstance(logger, WandbLogger) for logger in trainer.loggers)
@@ -120,6 +123,14 @@ def budget_due(budget: int, step: int, steps: float, used: int) -> int:
     if steps == float("inf"):
         return min(used + 1, budget)
     return min(budget * step // max(int(steps), 1), budget)
+
+
+def _shrunk(pixels: np.ndarray, truth: Instances, found: Instances) -> tuple[np.ndarray, Instances, Instances]:
+    """An image and its objects as large as they are drawn."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((_LARGEST, _LARGEST))
+    size = picture.height, picture.width
+    return np.asarray(picture), *(replace(each, masks=each.masks.shrunk(size)) for each in (truth, found))
 
 
 def _layer(instances: Instances) -> dict[str, Any]:

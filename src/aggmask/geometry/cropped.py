@@ -48,6 +48,10 @@ class CroppedMasks:
         mask[y1:y2, x1:x2] = torch.from_numpy(inside)
         return mask
 
+    def shrunk(self, size: tuple[int, int]) -> CroppedMasks:
+        """On an image that is no larger: a pixel is of a mask as soon as a part of it is, so that none vanishes."""
+        return CroppedMasks(size, [_shrunk(crop, self.size, size) for crop in self.crops])
+
 
 def cropped(masks: Tensor | CroppedMasks) -> CroppedMasks:
     """(n, H, W) bool masks on any device, or what is cropped already."""
@@ -92,3 +96,20 @@ def _crop(mask: np.ndarray) -> Crop:
         return (0, 0, 0, 0), np.zeros((0, 0), bool)
     y1, y2, x1, x2 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     return (x1, y1, x2, y2), mask[y1:y2, x1:x2].copy()  # a view would keep the whole
+
+
+def _shrunk(crop: Crop, size: tuple[int, int], smaller: tuple[int, int]) -> Crop:
+    (x1, y1, x2, y2), inside = crop
+    if not inside.size:
+        return crop
+    top, rows = _starts(y1, y2, size[0], smaller[0])
+    left, columns = _starts(x1, x2, size[1], smaller[1])
+    inside = np.logical_or.reduceat(np.logical_or.reduceat(inside, rows, axis=0), columns, axis=1)
+    return (left, top, left + len(columns), top + len(rows)), inside
+
+
+def _starts(first: int, end: int, length: int, shorter: int) -> tuple[int, np.ndarray]:
+    """The first of the larger pixels that show first..end of a side, and where in first..end each of them begins."""
+    lows = np.arange(shorter) * length // shorter
+    place = int(np.searchsorted(lows, first, side="right")) - 1
+    return place, np.maximum(lows[place : np.searchsorted(lows, end)] - first, 0)
