@@ -49,6 +49,14 @@ def test_every_way_not_to_finish_is_told(sweep):
     assert next(run.seed for run in read_runs(sweep) if run.name == "5") == 1
 
 
+@pytest.mark.parametrize(
+    ("content", "whole"), [("[]", True), (" [{}]\n", True), ("", False), ("null", False), ("[1]\0\0", False)]
+)
+def test_results_that_were_cut_off_are_seen_by_their_ends(content, whole, sweep):
+    (sweep / "0" / "results.json").write_text(content)
+    assert _states(sweep)["0"] == (("finished", "") if whole else ("failed", "results.json cannot be read"))
+
+
 def test_steps_end_a_run_too(sweep):
     file = sweep / "0" / "config.yaml"
     text = file.read_text().replace("max_epochs: 3", "max_epochs: 100")

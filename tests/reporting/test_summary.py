@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from aggmask.errors import UserError
 from aggmask.metrics import crowding
 from aggmask.metrics.evaluators import evaluate
 from aggmask.reporting import figures
+from aggmask.reporting.runs import Run
 from aggmask.reporting.summary import Spread, summarize
 from aggmask.reporting.tables import cells, columns, explanation
 from tests.data.make_coco import CATEGORIES
@@ -170,6 +172,32 @@ def test_a_sweep_that_found_nothing_has_zeros(sweep, truth):
     summary = summarize(sweep, resample_count=3)
     assert [row.numbers["AP"].mean for row in summary.rows] == [0, 0, 0]
     assert summary.rows[1].differences["AP"] == (0, 0, 0)
+
+
+def test_the_results_of_one_run_at_a_time_are_held(sweep, monkeypatch):
+    class Found(dict):
+        """A detection that is seen to go."""
+
+    held, read = [], Run.results
+
+    def results(run, split):
+        assert not any(found() for found in held)
+        kept = [Found(found) for found in read(run, split)]
+        held.extend(map(weakref.ref, kept))
+        return kept
+
+    monkeypatch.setattr(Run, "results", results)
+    summarize(sweep, resample_count=1)
+    assert len(held) > 60
+
+
+def test_damaged_results_are_named(sweep):
+    file = sweep / "1" / "results.json"
+    file.write_text(file.read_text().replace(",", "", 1))
+    with pytest.raises(UserError, match=r"1/results.json: is damaged .*; put a copy of it back, or remove it"):
+        summarize(sweep, resample_count=1)
+    file.unlink()
+    assert [len(row.variant.finished) for row in summarize(sweep, resample_count=1).rows] == [1, 2, 2]
 
 
 def test_results_of_other_images_are_refused(sweep):

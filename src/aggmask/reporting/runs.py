@@ -23,10 +23,12 @@ import yaml
 from aggmask.assembly.build import counted_detections
 from aggmask.checkpoints.run_folder import came_to_its_end, epochs_done
 from aggmask.errors import UserError
+from aggmask.files import read_json
 from aggmask.metrics.results import EVALUATED
 
 FINISHED, FAILED, UNFINISHED = "finished", "failed", "unfinished"
 _OWN = {"model", "data", "trainer"}  # keys of every configuration of a training
+_END = 64  # bytes
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,15 @@ class Run:
         """COCO results.
 
         Raises:
-            UserError: the run was not evaluated on that split.
+            UserError: the run was not evaluated on that split, or the file is damaged.
         """
         file = self.results_file(split)
-        if not file.is_file():
+        results = read_json(file)
+        if results is None:
             raise UserError(
                 f"{file} is missing: python -m aggmask.evaluate checkpoint={self.folder / 'best.ckpt'} split={split}"
             )
-        return json.loads(file.read_text())
+        return results
 
     def evaluated(self, split: str = "val") -> set[int] | None:
         """Ids of the images that `results` are of, those without any too; None where nothing says it."""
@@ -169,9 +172,17 @@ def _state(folder: Path, config: Mapping[str, Any]) -> tuple[str, str]:
         return UNFINISHED, left
     if not (folder / "results.json").is_file():
         return UNFINISHED, "nothing was evaluated"
-    if _json(folder / "results.json") is None:
+    if not _has_both_ends(folder / "results.json"):
         return FAILED, "results.json cannot be read"
     return FINISHED, ""
+
+
+def _has_both_ends(file: Path) -> bool:
+    """Whether a list was not cut off. What is between its ends shows when it is read: it may be long."""
+    with file.open("rb") as content:
+        begins = content.read(_END).lstrip().startswith(b"[")
+        content.seek(max(0, file.stat().st_size - _END))
+        return begins and content.read().rstrip().endswith(b"]")
 
 
 def _left(folder: Path, config: Mapping[str, Any]) -> str:

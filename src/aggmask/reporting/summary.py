@@ -119,8 +119,10 @@ def summarize(
     notes += [*repeated, *_missing(runs)]
     weights = resamples(len(truth.sizes), resample_count)
     sorts = crowding.split(truth)
-    found = {run.folder: _results(run, everything, truth, split) for run in finished}
-    scores = {run.folder: _scores(run, found[run.folder], truth, weights, sorts) for run in finished}
+    # One run's results at a time: those of all may be larger than the memory.
+    scores = {
+        run.folder: _scores(run, _results(run, everything, truth, split), truth, weights, sorts) for run in finished
+    }
     notes += _disagreements(finished, scores) if split == "val" else []
     rows = [_row(variant, chosen, scores, len(data.categories)) for variant in ready]
     return Summary(folder, runs, variants, rows, chosen, truth, data, resample_count, notes, split)
