@@ -21,7 +21,8 @@ _HELP = """keys:
   pictures=6      validation images to show
   resamples=1000  of the bootstrap over images
   split=val       or another one on which all runs were evaluated since: python -m aggmask.evaluate split=test
-  root=DIR        where the validation data is now; by default where the runs had it
+  root=DIR        where the validation data is now, in COCO layout or under the names that the runs gave; by default
+                  where the runs had it
 """
 
 

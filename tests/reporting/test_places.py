@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +38,27 @@ def test_data_that_moved_can_be_named(sweep, tmp_path):
     ):
         validation_data(read_runs(sweep), sweep)
     assert validation_data(read_runs(sweep), sweep, right).val.images == f"{right}/val2017"
+
+
+def test_data_that_the_runs_named_is_found_by_its_names(sweep, tmp_path):
+    """The annotations alone, then the images too; where neither is there, the usual places."""
+    place = Path(validation_data(read_runs(sweep), sweep).val.annotations)
+    for run in range(6):
+        file = sweep / str(run) / "config.yaml"
+        config = yaml.safe_load(file.read_text())
+        config["data"]["val"] = {"annotations": "/a/val.json", "images": "/a/pics"}
+        file.write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match=r"/a/val.json: .* say where the data set is: root="):
+        validation_data(read_runs(sweep), sweep)
+    assert validation_data(read_runs(sweep), sweep, str(place.parents[1])).val.annotations == str(place)
+    root = tmp_path / "now"
+    root.mkdir()
+    shutil.copy(place, root / "val.json")
+    assert validation_data(read_runs(sweep), sweep, str(root)).val.annotations == str(root / "val.json")
+    shutil.copytree(place.parents[1] / "val2017", root / "pics")
+    found = validation_data(read_runs(sweep), sweep, str(root))
+    assert found.val.images == str(root / "pics")
+    assert len(found.val_dataset) == 6
 
 
 def test_runs_of_different_data_are_not_compared(sweep):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from aggmask.data.datamodule import CocoDataModule
@@ -21,7 +22,7 @@ def validation_data(runs: Sequence[Run], folder: Path, root: str | None = None, 
 
     Args:
         folder: of the sweep; relative places are looked for from the working folder, then from above it.
-        root: where the data is now; None: where the runs had it.
+        root: where the data is now, in COCO layout or under the names that the runs gave; None: where the runs had it.
         split: another one than val lies at its usual place in the root.
 
     Raises:
@@ -47,10 +48,19 @@ def validation_data(runs: Sequence[Run], folder: Path, root: str | None = None, 
 
 def _place(run: Run, root: str | None, split: str) -> Split:
     data = run.config["data"]
-    if root is not None:
-        return Split.of(split, None, Path(root).expanduser())
     named = data.get("val") if split == "val" else None
-    return Split.of(split, named, data.get("root") and Path(data["root"]).expanduser())
+    if root is None:
+        return Split.of(split, named, data.get("root") and Path(data["root"]).expanduser())
+    folder = Path(root).expanduser()
+    usual = Split.of(split, None, folder)
+    places = {key: _now(folder, (named or {}).get(key), getattr(usual, key)) for key in ("annotations", "images")}
+    return replace(usual, **places)
+
+
+def _now(root: Path, named: str | None, usual: str) -> str:
+    """Where something that a run may have named lies in a root: under its name, or at its usual place."""
+    own = str(root / Path(named).name) if named else usual
+    return usual if is_found(usual) and not is_found(own) else own
 
 
 def _from(base: Path, place: str | None) -> str | None:
