@@ -1,5 +1,7 @@
 """Small pictures by hand."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -83,3 +85,16 @@ def test_a_thumbnail_is_a_square_around_the_object():
     assert shown[5, 36].min() > 150  # pale
     assert shown[71, 36].min() > 230  # beyond the picture
     assert thumbnail(pixels, torch.zeros(48, 60, dtype=torch.bool)).size == (72, 72)
+
+
+def test_a_thumbnail_needs_no_more_than_its_part_of_the_picture():
+    pixels = np.random.default_rng(0).integers(0, 256, (1400, 1600, 3), dtype=np.uint8)
+    mask = torch.zeros(1400, 1600, dtype=torch.bool)
+    mask[690:750, 830:841] = mask[700, 800:860] = True
+    part = np.s_[600:800, 700:1000]
+    tracemalloc.start()
+    shown = np.asarray(thumbnail(pixels, mask))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+    assert np.array_equal(shown, thumbnail(pixels[part], mask[part]))

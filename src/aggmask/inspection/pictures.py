@@ -86,9 +86,11 @@ def thumbnail(pixels: np.ndarray, mask: Tensor) -> Image.Image:
     y1, y2, x1, x2 = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if rows else (0, height, 0, width)
     side = max(y2 - y1, x2 - x1) * 1.3
     left, top = (x1 + x2 - side) / 2, (y1 + y2 - side) / 2
-    pale = pixels * _OUTSIDE + 255 * (1 - _OUTSIDE)
-    picture = Image.fromarray(np.where(mask.numpy()[..., None], pixels, pale.astype(np.uint8)))
-    box = tuple(round(x) for x in (left, top, left + side, top + side))
-    square = Image.new("RGB", (box[2] - box[0], box[3] - box[1]), "white")
-    square.paste(picture, (-box[0], -box[1]))
+    left, top, right, bottom = (round(x) for x in (left, top, left + side, top + side))
+    seen = np.s_[max(0, top) : bottom, max(0, left) : right]  # of the picture: it may be far larger
+    own, inside = pixels[seen], mask.numpy()[seen]
+    pale = own * _OUTSIDE + 255 * (1 - _OUTSIDE)
+    picture = Image.fromarray(np.where(inside[..., None], own, pale.astype(np.uint8)))
+    square = Image.new("RGB", (right - left, bottom - top), "white")
+    square.paste(picture, (max(0, -left), max(0, -top)))
     return square.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
