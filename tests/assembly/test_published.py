@@ -269,6 +269,10 @@ def test_what_was_never_published_is_not_written():
         (["experiment=solo_r50", "model.interpolation.stride=2"], r"has grids \[40, 36.* and \[20, 18"),
         (["experiment=solov2_r50", "model.interpolation.stride=2"], "published models without aggregation have a mask"),
         (["experiment=solo_r50", "model.backbone.name=resnetaa50"], "name=resnetaa50: .* a plain resnet50"),
+        (["experiment=solo_r50", "model.levels.4.stride=16"], r"at strides .* this one has \[8, 8, 16, 32, 16\]"),
+        (["experiment=solo_r50", "model/levels=study"], r"at strides \[8, 8, 16, 32, 32\]; this one has \[8, 8, 16\]"),
+        (["experiment=solo_r50_agg", "model.aggregation.window=25"], "window=25: published models have windows"),
+        (["experiment=solo_r101_agg_interp", "model.aggregation.window=1"], "window=1: where mask grids are coarser"),
     ],
 )
 def test_weights_that_published_code_would_use_otherwise_are_not_written(said, told):

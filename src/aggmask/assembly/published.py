@@ -22,6 +22,7 @@ from aggmask.structures import Category
 log = logging.getLogger(__name__)
 
 _PREFIX = "segmenter."  # of the network in a LightningModule
+_STRIDES = [8, 8, 16, 32, 32]  # of the published models' levels
 
 
 def from_published(
@@ -79,13 +80,8 @@ def as_published(content: Mapping[str, Any], names: str | None = None) -> dict[s
     family = names or origin.get("names", FAMILIES[0])
     if family not in FAMILIES:
         raise UserError(f"names={family}: must be {' or '.join(FAMILIES)}")
-    if recipe["model"]["aggregation"].get("residual"):
-        raise UserError("model.aggregation.residual=true: published models have no such sum, and would compute others")
     s, t = grids_of(recipe)
-    if "window" not in recipe["model"]["aggregation"] and s != t:
-        raise UserError(
-            f"published models without aggregation have a mask for each cell; this one has grids {s} and {t}"
-        )
+    _check_options(recipe["model"], s, t)
     ours = {name.removeprefix(_PREFIX): value for name, value in content["state_dict"].items()}
     if not origin.get("counters", True):
         ours = {name: value for name, value in ours.items() if not name.endswith(BATCH_COUNTER)}
@@ -98,6 +94,31 @@ def as_published(content: Mapping[str, Any], names: str | None = None) -> dict[s
     # What published files do not know; other readers skip these keys.
     told = {"category_ids": ids, "grids": s, "mask_grids": t}
     return {"meta": {"CLASSES": names, **told}, "state_dict": weights}
+
+
+def _check_options(model: Mapping[str, Any], s: list[int], t: list[int]) -> None:
+    """Refuse a model that published code would compute otherwise from its weights.
+
+    Args:
+        model: its node.
+        s, t: S and T of each level.
+    """
+    window = model["aggregation"].get("window")
+    if model["aggregation"].get("residual"):
+        raise UserError("model.aggregation.residual=true: published models have no such sum, and would compute others")
+    if (strides := [row["stride"] for row in model["levels"]]) != _STRIDES:
+        raise UserError(f"model.levels: published models have levels at strides {_STRIDES}; this one has {strides}")
+    if window is None and s != t:
+        raise UserError(
+            f"published models without aggregation have a mask for each cell; this one has grids {s} and {t}"
+        )
+    if window == 25:
+        raise UserError("model.aggregation.window=25: published models have windows 1, 4, 5 and 9")
+    if window == 1 and s != t:
+        raise UserError(
+            "model.aggregation.window=1: where mask grids are coarser, published models take other cells than the "
+            f"nearest; this one has grids {s} and {t}"
+        )
 
 
 def _meta_of(content: Any) -> Mapping[str, Any]:
