@@ -138,7 +138,7 @@ def test_losses_learning_rate_and_costs_are_recorded(coco, tmp_path):
         ("model/aggregation=none", lambda head: not list(head.aggregation.parameters())),
         ("model.category.depth=2", lambda head: len(head.category.tower) == 2),
         ("model.bank.depth=2", lambda head: len(head.bank.tower) == 2),
-        ("model/aggregation=deformable", lambda head: head.aggregation.neighbors.bound == 2),
+        ("model/aggregation/neighbors=deformable", lambda head: head.aggregation.neighbors.bound == 2),
         ("model/aggregation/weights=branch", lambda head: len(head.aggregation.weights.tower) == 4),
     ],
 )
@@ -162,7 +162,7 @@ def test_ablation_key_changes_the_model_on_the_predicted_bank(override, changed,
 
 
 def test_the_bound_of_deformable_neighbors_is_a_key(coco, tmp_path):
-    override = ["model/aggregation=deformable", "model.aggregation.neighbors.bound=0.5"]
+    override = ["model/aggregation/neighbors=deformable", "model.aggregation.neighbors.bound=0.5"]
     assert _changed_head("solov2_r50_agg", override, coco, tmp_path).aggregation.neighbors.bound == 0.5
 
 

@@ -22,10 +22,10 @@ VARIANTS = {
     "agg, no context": ("solo_r50_agg", ["model.aggregation.context_channels=0"]),
     "agg, one-layer context": ("solo_r50_agg", ["model.aggregation.context_layers=1"]),
     "agg, half the mask grid": ("solo_r101_agg_interp", []),
-    "deformable": ("solo_r50_agg", ["model/aggregation=deformable"]),
+    "deformable": ("solo_r50_agg", ["model/aggregation/neighbors=deformable"]),
     "solov2": ("solov2_r50", ["model.bank.channels=32"]),
     "agg*": ("solov2_r50_agg", ["model.bank.channels=32"]),
-    "agg*, deformable": ("solov2_r50_agg", ["model.bank.channels=32", "model/aggregation=deformable"]),
+    "agg*, deformable": ("solov2_r50_agg", ["model.bank.channels=32", "model/aggregation/neighbors=deformable"]),
 }
 
 
@@ -96,8 +96,8 @@ def test_asked_cells_add_up():
 
 
 def test_parameters_are_all_counted_once():
-    for experiment in ("solo_r50", "solo_r50_agg", "solov2_r50_agg"):
-        segmenter = segmenter_of(experiment, "model/aggregation=deformable")
+    for experiment in ("solo_r50_agg", "solov2_r50_agg"):
+        segmenter = segmenter_of(experiment, "model/aggregation/neighbors=deformable")
         assert sum(part.parameters for part in count(segmenter, (64, 96))) == sum(
             parameter.numel() for parameter in segmenter.parameters()
         )

@@ -11,6 +11,7 @@ from tests.runs import composed
 
 CONF = Path(config.conf_dir())
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+AGGREGATING = [name for name in EXPERIMENTS if not re.fullmatch(r"solo(v2)?(_light)?_r\d+", name)]
 DEBUG = sorted(path.stem for path in (CONF / "debug").glob("*.yaml"))
 
 
@@ -37,6 +38,16 @@ def test_an_experiment_is_a_small_difference_with_its_command_on_top(experiment)
     assert f"# python -m aggmask.train experiment={experiment}" in lines[1]
     difference = [line for line in lines if not line.startswith("#")]
     assert len(difference) <= 8
+
+
+@pytest.mark.parametrize("experiment", AGGREGATING)
+def test_neighbors_that_move_change_nothing_else(experiment):
+    """Not even the start and the branch of a study, which another whole aggregation would replace."""
+    said = f"experiment={experiment}", "name=x", "output_dir=x"
+    given = OmegaConf.to_container(composed(*said).model)
+    moved = OmegaConf.to_container(composed(*said, "model/aggregation/neighbors=deformable").model)
+    assert [model["aggregation"].pop("neighbors").get("bound") for model in (given, moved)] == [None, 2]
+    assert moved == given
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,8 @@ class DeformableWindow(nn.Module):
         super().__init__()
         if bound is not None and bound <= 0:
             raise UserError(
-                f"model.aggregation.neighbors.bound={bound}: must be above 0; model/aggregation=dynamic does not move"
+                f"model.aggregation.neighbors.bound={bound}: must be above 0; "
+                "model/aggregation/neighbors=fixed does not move"
             )
         self.window, self.bound = window, bound
         self.offsets = CellConv(channels, 2 * window, kernel)
