@@ -14,6 +14,7 @@ from aggmask.assembly.build import load, read_checkpoint
 from aggmask.callbacks.agreement import SameConfiguration
 from aggmask.callbacks.checkpoint_files import WholeCheckpoints
 from aggmask.callbacks.step_cost import StepCost
+from aggmask.errors import UserError
 from aggmask.model.pretrained import read_weights
 from aggmask.train import train
 from tests.assembly.test_config import EXPERIMENTS
@@ -110,6 +111,12 @@ def test_gradient_checkpointing_and_frozen_stages_train_together(coco, tmp_path)
     parts = small_run("solo_r50", coco, tmp_path, *overrides, no_evaluation, forecasts_memory=True)
     assert parts["module"].segmenter.backbone.net.grad_checkpointing
     assert parts["trainer"].global_step == 2
+
+
+def test_a_device_without_float64_is_refused(coco, tmp_path, monkeypatch):
+    monkeypatch.setattr("pytorch_lightning.strategies.SingleDeviceStrategy.root_device", torch.device("mps"))
+    with pytest.raises(UserError, match=r"trainer\.accelerator=cpu: Apple's MPS has no float64, .*; say trainer=cpu"):
+        small_run("solo_r50", coco, tmp_path)
 
 
 def test_losses_learning_rate_and_costs_are_recorded(coco, tmp_path):

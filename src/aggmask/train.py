@@ -79,6 +79,11 @@ def _train(config: dict[str, Any]) -> dict[str, Any]:
     trainer = build_trainer(
         config["trainer"], logger=loggers, callbacks=callbacks, default_root_dir=config["output_dir"]
     )
+    if trainer.strategy.root_device.type == "mps":
+        raise UserError(
+            f"trainer.accelerator={config['trainer']['accelerator']}: Apple's MPS has no float64, in which training "
+            "places objects on the grids; say trainer=cpu"
+        )
     if trainer.is_global_zero:
         text = OmegaConf.to_yaml(OmegaConf.create(config))
         write_whole(Path(config["output_dir"], "config.yaml"), lambda file: file.write(text.encode()))
