@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aggmask.accounting.memory import LiveBytes
-from aggmask.decoding.decode import Decoder, as_instances, category_peaks
+from aggmask.decoding.decode import Decoder, _filled, as_instances, category_peaks
 from aggmask.errors import UserError
 from aggmask.geometry.frame import Frame
 from aggmask.structures import Category, Cells, Detections, GridLevel, LevelOutput
@@ -120,6 +120,12 @@ def test_identity_7_a_cell_asked_for_two_classes_is_aggregated_once():
     assert found.cells.tolist() == [0, 0, 10]
     assert found.labels.tolist() == [0, 2, 1]
     torch.testing.assert_close(found.scores, torch.tensor([0.8, 0.7, 0.6]))
+
+
+def test_chunks_are_filled_up_on_a_cpu_only():
+    for device, count in (("cpu", 16), ("meta", 11)):
+        filled = _filled(torch.zeros(11, dtype=torch.long, device=device), torch.zeros(11, 3, device=device))
+        assert [len(part) for part in filled] == [count, count]
 
 
 def test_a_copy_of_the_same_class_decays():

@@ -5,8 +5,8 @@ Memory is bounded: candidates are aggregated a chunk at a time, sized to a budge
 aggregated once.
 
 How large a chunk is changes no bit of the result on a CPU (tried on one, for maps of 8 pixels or more): libraries round
-differently where rows of a matrix are few or odd, so chunks are filled up to a multiple of 8 cells, and `KernelBank`
-multiplies in tiles. On a GPU nobody promises as much.
+differently where rows of a matrix are few or odd, so there the last cell of a chunk is repeated up to a multiple
+of 8 cells, and `KernelBank` multiplies in tiles. On a GPU nobody promises as much.
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ def cell_bytes(maps: float, mask_pixels: int, pixels: int) -> float:
 
 
 def _filled(cells: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """(k,) cells and (k, classes) scores, filled up to whole tiles with a cell whose scores are 0 there."""
-    missing = -len(cells) % _TILE
+    """(k,) cells and (k, classes) scores; on a CPU filled up to whole tiles with a cell whose scores are 0 there."""
+    missing = -len(cells) % _TILE if cells.device.type == "cpu" else 0
     return torch.cat([cells, cells[-1:].expand(missing)]), F.pad(scores, (0, 0, 0, missing))
 
 
