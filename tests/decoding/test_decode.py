@@ -146,6 +146,27 @@ def test_of_too_many_candidates_the_best_are_kept():
     assert len(Decoder()([output], SQUARE)[0]) == 4
 
 
+def test_cells_that_cannot_come_among_the_best_are_not_asked():
+    sure, unsure = {(0, 0, c): 0.9 for c in range(8)}, {(0, 1, c): 0.5 for c in range(8, 16)}
+    output = level_of(sure | unsure, dict.fromkeys(range(16), APART[0]))
+    again = level_of({(0, 2, 3): 0.9, (0, 2, 12): 0.6}, {3: APART[2], 12: APART[8]})
+    (found,) = Decoder(nms_pre=2, memory_mb=1e-6)([output, again], SQUARE)
+    assert output.field.asked == [[(0, c) for c in range(8)]], "not those from 8 to 15"
+    assert {cell for asked in again.field.asked for _, cell in asked} == {3}, "as good as the worst that is kept"
+    assert found.cells.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("options", [{}, {"base": "star", "window": 5}])
+def test_what_is_not_asked_changes_nothing(options):
+    with torch.no_grad():
+        outputs = make_head(**options)(make_pyramid(1))
+        peaks = [category_peaks(o.logits) for o in outputs]
+        every = Decoder(score_threshold=0.0, nms_pre=10_000).candidates(0, outputs, peaks, CANVAS)
+        best = Decoder(score_threshold=0.0, nms_pre=20, memory_mb=1e-6).candidates(0, outputs, peaks, CANVAS)
+    assert len(every) > 60
+    assert all(map(torch.equal, vars(best).values(), vars(every[:20]).values()))
+
+
 def test_levels_are_compared_with_each_other():
     fine = level_of({(0, 0, 0): 0.6, (0, 1, 10): 0.5}, APART)
     coarse = level_of({(0, 1, 3): 0.7}, {3: (0, 0, 2, 2)}, stride=8, grid=2, size=4)

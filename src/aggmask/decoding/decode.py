@@ -2,7 +2,7 @@
 
 Memory is bounded: candidates are aggregated a chunk at a time, sized to a budget, and of those seen no more than twice
 `nms_pre` masks are kept, three times while the best are picked. A cell that is a candidate for several classes is
-aggregated once.
+aggregated once, one that can no longer be among the best not at all.
 
 How large a chunk is changes no bit of the result on a CPU (tried on one, for maps of 8 pixels or more): libraries round
 differently where rows of a matrix are few or odd, so there the last cell of a chunk is repeated up to a multiple
@@ -26,6 +26,7 @@ from aggmask.geometry.grid import MASK_STRIDE
 from aggmask.structures import Category, Cells, Detections, Instances, LevelOutput
 
 _TILE = 8  # cells that are aggregated together at least
+_ROUNDING = 1e-6  # relative, of a mean of probabilities, which is no more than 1 but for that
 _COPIED = 64  # masks that are copied together, by way of one more copy of them
 _RETURN_BYTES = 13  # of a pixel on its way to the original image: twice a float, a copy of one, and a bool
 
@@ -117,15 +118,20 @@ class Decoder:
         empty = torch.zeros(0, dtype=torch.long, device=peaks[0].device)
         size = canvas[0] // MASK_STRIDE, canvas[1] // MASK_STRIDE
         seen = [Detections(empty.float(), empty, peaks[0].new_zeros((0, *size)), empty, empty)]
+        least = 0.0  # a cell whose category scores are lower cannot come among the best any more
         for number, (output, scores) in enumerate(zip(outputs, peaks, strict=True)):
             scores = scores[image].flatten(1).T  # (S*S, classes)
             asked = (scores > self.score_threshold).any(1).nonzero()[:, 0]
             mask_pixels = (canvas[0] // output.mask_stride) * (canvas[1] // output.mask_stride)
             most = self.cells_at_once(output.field.maps_per_cell, mask_pixels, size[0] * size[1])
             for cells in asked.split(most) if len(asked) else ():
+                cells = cells[scores[cells].amax(1) >= least]
+                if not len(cells):
+                    continue
                 seen.append(self._candidates(output, number, image, *_filled(cells, scores[cells]), size))
-                if sum(map(len, seen)) > self.nms_pre:
+                if sum(map(len, seen)) >= self.nms_pre:
                     seen = [self._best(seen)]
+                    least = seen[0].scores[-1] * (1 - _ROUNDING)
         return self._best(seen)
 
     def decay(self, found: Detections) -> Decay:
