@@ -24,7 +24,7 @@ class Segmenter(nn.Module):
         num_classes: without background; the data set says.
         backbone: gives C2..C5.
         levels: rows of the table in method.md section 1 (see `geometry.grid.make_levels`).
-        interpolation: {"stride": s}: mask grids of ceil(S / s) cells.
+        interpolation: {"stride": s}: mask grids of ceil(mask_grid / s) cells; a level's mask_grid is S by default.
         fpn_channels: width of the pyramid.
         compile: backend of torch.compile for all that computes whole maps ("inductor"); None: nothing is compiled.
         channels_last: keep weights channels-last in memory, as pictures come from `data.coco.collate`.
