@@ -145,6 +145,7 @@ def test_losses_learning_rate_and_costs_are_recorded(coco, tmp_path):
         ("model/aggregation=none", lambda head: not list(head.aggregation.parameters())),
         ("model.category.depth=2", lambda head: len(head.category.tower) == 2),
         ("model.bank.depth=2", lambda head: len(head.bank.tower) == 2),
+        ("model/aggregation=deformable", lambda head: head.aggregation.neighbors.bound == 2),
         ("model/aggregation/neighbors=deformable", lambda head: head.aggregation.neighbors.bound == 2),
         ("model/aggregation/weights=branch", lambda head: len(head.aggregation.weights.tower) == 4),
     ],
