@@ -49,7 +49,7 @@ fuzz: $(READY)  ## random annotation files and outlines, other ones each time: t
 	    HYPOTHESIS_PROFILE=fuzz $(RUN) -m pytest --quiet --timeout=0 tests/nasty/test_fuzz.py || exit 1; done
 
 PARTS ?=
-bench: $(READY)  ## what everything costs, against baselines: an hour and a half on 2 cores; piece by piece: PARTS="data growth"
+bench: $(READY)  ## what everything costs, against baselines: 82 minutes on 2 cores; piece by piece: PARTS="data growth"
 	$(RUN) -m benchmarks $(PARTS)
 
 bench-quick: $(READY)  ## the same at small sizes: 17 minutes on 2 cores

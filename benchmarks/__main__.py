@@ -1,6 +1,6 @@
 """All measurements, or some: `python -m benchmarks [PART ...] [--quick]`.
 
-Parts, and what the full form of each takes on 2 quiet cores, in minutes (an estimate):
+Parts, and what the full form of each takes on 2 quiet cores, in minutes:
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.records import Figure, machine, make_folder
 from benchmarks.settings import FULL, MODELS, QUICK, Settings
 
-PARTS = {"training": 40, "inference": 10, "data": 6, "evaluation": 4, "growth": 20, "convolutions": 8, "gpu": 0}
+PARTS = {"training": 35, "inference": 13, "data": 6, "evaluation": 4, "growth": 19, "convolutions": 5, "gpu": 0}
 
 
 def figures_of(part: str) -> Callable[[Settings, Callable[[str], None]], Iterator[Figure]]:
