@@ -145,16 +145,24 @@ class Study:
         sys.exit(f"{self.folder}: no finished training of {told}: start the study again, and it is tried again")
 
     def _seconds(self, jobs: Sequence[Sequence[str]], lr: float) -> dict[str, float]:
-        """Of a step of each job: measured once, since a study that goes on keeps its numbers of steps."""
+        """Of a step of each job: measured once, since a study that goes on keeps its numbers of steps.
+
+        A job that was added later is timed in turn with the baseline, and stands to it as it did then.
+        """
         from benchmarks.step_times import step_seconds
 
         kept, words = self.record.setdefault("seconds per step", {}), [f"optim.lr={lr}"]
         words += [f"trainer.max_steps={self.settings.steps}", "name=study", f"output_dir={self.folder}"]
-        if {name_of(job) for job in jobs} - kept.keys():
-            configs = {name_of(job): composed("train", *self._said(), *words, *job) for job in jobs}
+        if added := [job for job in jobs if name_of(job) not in kept]:
+            base = name_of(self.baseline)
+            asked = {base: self.baseline} | {name_of(job): job for job in added}
+            configs = {name: composed("train", *self._said(), *words, *job) for name, job in asked.items()}
             with self._timed("time: steps of all in turn"):
-                for name, values in step_seconds(configs).items():
-                    kept[name] = {"median": median(values), "least": min(values), "most": max(values)}
+                taken = step_seconds(configs)
+            scale = kept[base]["median"] / median(taken[base]) if base in kept else 1.0
+            for name in [name for name in taken if name not in kept]:
+                values = [scale * value for value in taken[name]]
+                kept[name] = {"median": median(values), "least": min(values), "most": max(values)}
         return {name: row["median"] for name, row in kept.items()}
 
     @contextmanager

@@ -156,6 +156,17 @@ def test_the_same_time_needs_no_trainings_of_as_many_steps(monkeypatch, tmp_path
     assert len(set(models)) == len(models)
 
 
+def test_a_variant_that_is_added_later_changes_no_steps_of_the_others(monkeypatch, tmp_path):
+    base, *others, added = study.jobs_of("study_main")
+    made = study.Study(study.settings_of(["--sweep", "study_main", "--folder", str(tmp_path), "--lr", "0.002"]))
+    monkeypatch.setattr(step_times, "step_seconds", lambda configs: {name: [0.1] for name in configs})
+    made._seconds([base, *others], 0.002)
+    timed = {study.name_of(base): [0.2, 0.2], study.name_of(added): [0.3, 0.5]}  # the machine is slower now
+    monkeypatch.setattr(step_times, "step_seconds", lambda configs: {name: timed[name] for name in configs})
+    expected = {study.name_of(job): 0.1 for job in (base, *others)} | {study.name_of(added): 0.2}
+    assert made._seconds([base, *others, added], 0.002) == pytest.approx(expected)
+
+
 def record_of(folder) -> dict:
     return json.loads((folder / "record.json").read_text())
 
