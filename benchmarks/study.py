@@ -159,10 +159,10 @@ class Study:
             configs = {name: composed("train", *self._said(), *words, *job) for name, job in asked.items()}
             with self._timed("time: steps of all in turn"):
                 taken = step_seconds(configs)
-            scale = kept[base]["median"] / median(taken[base]) if base in kept else 1.0
-            for name in [name for name in taken if name not in kept]:
-                values = [scale * value for value in taken[name]]
-                kept[name] = {"median": median(values), "least": min(values), "most": max(values)}
+                scale = kept[base]["median"] / median(taken[base]) if base in kept else 1.0
+                for name in [name for name in taken if name not in kept]:
+                    values = [scale * value for value in taken[name]]
+                    kept[name] = {"median": median(values), "least": min(values), "most": max(values)}
         return {name: row["median"] for name, row in kept.items()}
 
     @contextmanager
