@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 from aggmask.checkpoints.run_folder import checkpoints_of
 from aggmask.errors import UserError
 from aggmask.files import read_json, write_json
-from aggmask.launcher.ledger import Ledger, is_held
+from aggmask.launcher.ledger import Ledger
+from aggmask.launcher.locks import is_held
 from aggmask.report import report
 from aggmask.signals import Interrupted, end_at_once
 from benchmarks.children import fresh_processes, run_to_its_end

@@ -239,6 +239,7 @@ def test_an_average_is_not_lost_on_the_way(coco, whole, tmp_path, caplog):
 
 def test_the_message_is_the_command_that_goes_on(monkeypatch):
     given = ["experiment=demo", "data.root=/a b", "output_dir=x", "resume=x.ckpt", "hydra.run.dir=x"]
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
     monkeypatch.setattr(sys, "argv", ["train", *given])
     assert _how_to_go_on("/runs/1") == (
         "python -m aggmask.train experiment=demo 'data.root=/a b' output_dir=/runs/1 resume=auto"
@@ -246,7 +247,10 @@ def test_the_message_is_the_command_that_goes_on(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train", "job=/sweeps/1/3"])
     assert _how_to_go_on("/sweeps/1/3") == "python -m aggmask.train job=/sweeps/1/3"
     monkeypatch.setenv("SLURM_NTASKS", "4")
-    assert _how_to_go_on("/sweeps/1/3") == "python -m aggmask.train job=/sweeps/1/3 (with srun, as before)"
+    assert (
+        _how_to_go_on("/sweeps/1/3")
+        == "python -m aggmask.train job=/sweeps/1/3 (started as before: by torchrun, by srun or by itself)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from aggmask.assembly.config import check_score, plain, register_resolvers
 from aggmask.checkpoints.run_folder import checkpoint_file, checkpoints_of
 from aggmask.errors import UserError
 from aggmask.files import make_folder
+from aggmask.signals import end_at_once
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -182,6 +183,7 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Entry point of `python -m aggmask.predict` and `aggmask-predict`."""
+    end_at_once()
     run_command(_main)
 
 

@@ -143,8 +143,8 @@ def _how_to_go_on(folder: str) -> str:
         own = ("resume=", "output_dir=", "hydra.run.dir=")
         arguments = [a for a in arguments if not a.startswith(own)] + [f"output_dir={folder}", "resume=auto"]
     command = shlex.join(["python", "-m", "aggmask.train", *arguments])
-    starter = "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "srun" if "SLURM_NTASKS" in os.environ else None
-    return f"{command} (with {starter}, as before)" if starter else command
+    launched = any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS"))
+    return f"{command} (started as before: by torchrun, by srun or by itself)" if launched else command
 
 
 def _queue_again(stop: Interrupted) -> None:

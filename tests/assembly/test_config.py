@@ -59,7 +59,11 @@ def test_neighbors_that_move_change_nothing_else(experiment):
         ("model.aggregation.residual=1", r"model\.aggregation\.residual=1: must be bool"),
         ("+trainer.max_epoch=5", r"trainer\.max_epoch: .*did you mean 'max_epochs'"),
         ("+optim.schedule.gama=5", r"optim\.schedule\.gama: .*did you mean 'gamma'"),
-        ("+callbacks.ema.decay=0.9", r"callbacks\.ema: nothing says what it is; say callbacks=ema too"),
+        (
+            "+callbacks.ema.decay=0.9",
+            r"callbacks\.ema: nothing says what it is; say callbacks=ema too, and its keys",
+        ),
+        ("+callbacks.progres.refresh_rate=1", r"callbacks\.progres: nothing says what it is; did you mean 'progress'"),
         ("+logger.wandb.mode=offline", r"logger\.wandb: nothing says what it is; say logger=wandb too"),
         ("+sweep.njobs=4", r"sweep\.njobs: a sweep has no such key; did you mean 'n_jobs'"),
         ("+sed=5", r"sed: .*did you mean 'seed'"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aggmask.assembly import resume
-from aggmask.checkpoints.run_folder import LAST
+from aggmask.checkpoints.run_folder import LAST, came_to_its_end
 from aggmask.errors import UserError
 from aggmask.structures import Category
 
@@ -46,6 +46,16 @@ def test_how_far_it_is(trainer, said, tmp_path, caplog):
     write(tmp_path, 2, 8)
     assert checkpoint_of(config(tmp_path, "auto", **trainer)) == str(tmp_path / LAST)
     assert said in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "limit", "ended"), [(4, 1.0, False), (None, 1.0, False), (8, 1.0, True), (None, 0, True)]
+)
+def test_a_training_whose_last_evaluation_was_not_made_is_not_at_its_end(evaluated, limit, ended):
+    progress = {"epoch_progress": {"current": {"processed": 2}}}
+    content = {"global_step": 8, "evaluated_at": evaluated, "loops": {"fit_loop": progress}}
+    assert came_to_its_end(content, {"max_steps": 8, "limit_val_batches": limit}) is ended
+    assert came_to_its_end(content, {"max_epochs": 2, "limit_val_batches": limit}) is ended
 
 
 def test_slurm_queued_it_again(tmp_path, monkeypatch):

@@ -144,10 +144,11 @@ def test_state_passes_weights_only_and_evaluation_leaves_no_trace(root, tmp_path
     assert module.trained == uninterrupted.trained[:5]
 
 
-def test_resume_with_another_batch_size_warns(root, tmp_path, caplog):
+def test_an_epoch_of_other_batches_is_not_gone_on_with(root):
     data = CocoDataModule(str(root), **{**SMALL, "batch_size": 3})
-    data.load_state_dict({"epoch": 1, "batches": 2, "images_per_batch": 2})
-    assert "2 images per step, now 3" in caplog.text
+    with pytest.raises(UserError, match=r"2 batches into an epoch, of 2 images on all devices together, now 3: "):
+        data.load_state_dict({"epoch": 1, "batches": 2, "images_per_batch": 2})
+    data.load_state_dict({"epoch": 1, "batches": 0, "images_per_batch": 2})
 
 
 def test_categories_can_be_read_first(root):

@@ -213,6 +213,9 @@ def test_a_sweep_that_slurm_has_queued_again_goes_on(sweep, tmp_path, monkeypatc
     assert status == 0, said
     assert "#0 seed=0: done before" in said
     assert "#1 seed=1: interrupted, starts" in said
+    status, said = sweep(*STUB, "seed=2,3")  # another line of the same script
+    assert status == 2
+    assert "holds a sweep already" in said
 
 
 @pytest.mark.parametrize(

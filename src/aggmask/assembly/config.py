@@ -115,7 +115,7 @@ def check(cfg: DictConfig, command: str) -> None:
     ]
     problems += _problems(cfg, "")
     problems += [
-        f"{group}.{name}: nothing says what it is; say {group}={name} too"
+        f"{group}.{name}: nothing says what it is{_where_from(group, str(name), cfg[group])}"
         for group in ("callbacks", "logger")
         for name, node in (cfg.get(group) or {}).items()
         if OmegaConf.is_dict(node) and "_target_" not in node
@@ -123,6 +123,12 @@ def check(cfg: DictConfig, command: str) -> None:
     problems += sweep_problems(cfg)
     if problems:
         raise UserError("\n".join(problems))
+
+
+def _where_from(group: str, name: str, there: DictConfig) -> str:
+    if Path(conf_dir(), group, f"{name}.yaml").is_file():
+        return f"; say {group}={name} too, and its keys without a +"
+    return suggest(name, [str(key) for key in there if key != name])
 
 
 def sweep_problems(cfg: DictConfig) -> list[str]:

@@ -58,8 +58,9 @@ class LastCheckpoint(ModelCheckpoint):
 
     def before_evaluation(self, trainer: pl.Trainer) -> None:
         """Save, so that an evaluation which fails or is killed loses no training; the end of the epoch saves anew."""
-        self._save(trainer)
-        self._last_global_step_saved = 0
+        if not trainer.fast_dev_run:
+            self._save(trainer)
+            self._last_global_step_saved = 0
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         # Here, because the other callbacks have put right by now what an evaluation changes for a while.

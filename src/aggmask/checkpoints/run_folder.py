@@ -96,6 +96,12 @@ def epochs_done(content: Mapping[str, Any]) -> int:
 
 
 def came_to_its_end(content: Mapping[str, Any], trainer: Mapping[str, Any]) -> bool:
-    """Whether a training's checkpoint is its last one, as Lightning decides it: -1 is no bound."""
+    """Whether a training's checkpoint is its last one, as Lightning decides it: -1 is no bound.
+
+    Not the one before its last evaluation.
+    """
+    step = content["global_step"]
+    if trainer.get("limit_val_batches") != 0 and content.get("evaluated_at", step) != step:
+        return False
     epochs, steps = trainer.get("max_epochs") or -1, trainer.get("max_steps") or -1
-    return 0 <= epochs <= epochs_done(content) or 0 <= steps <= content["global_step"]
+    return 0 <= epochs <= epochs_done(content) or 0 <= steps <= step

@@ -63,7 +63,8 @@ class CocoDataModule(pl.LightningDataModule):
         skip_empty: train on images with objects only (as published).
         group_by_orientation: train on batches of upright or of lying images (as published).
         scale_per: "image" (as published) or "batch": for what a short side is drawn. "batch" pads less.
-        repeat_epoch: every epoch is the first one again: the same batches, drawn the same way.
+        repeat_epoch: every epoch is the first one again: the same batches, drawn the same way (not the cells that
+            `criterion.max_cells` draws).
         seed: of order and transforms; the same on all ranks.
         cache_dir: for the annotation index; None: beside the annotations.
         on_bad_image: "raise" an error for one that cannot be read, or "skip" it, see `skipping`.
@@ -293,18 +294,22 @@ class CocoDataModule(pl.LightningDataModule):
         return {"epoch": epochs.processed, "batches": done, "images_per_batch": images}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Take up training there. A checkpoint that is only evaluated leaves no trace."""
+        """Take up training there. A checkpoint that is only evaluated leaves no trace.
+
+        Raises:
+            UserError: it stands in the middle of an epoch of other batches, which nobody can go on with.
+        """
         if self.trainer is not None and self.trainer.state.fn != "fit":
             return
         self._resume = state["epoch"], state["batches"]
         warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # Lightning asks only the loader
         now = self.batch_size * self._rank()[1]
         if state["batches"] and state["images_per_batch"] != now:
-            _logger.warning(
-                "The checkpoint was written %d batches into an epoch of %d images per step, now %d: that epoch is "
-                "finished with the same number of steps skipped, so some images are seen twice or not at all.",
-                state["batches"], state["images_per_batch"], now,
-            )  # fmt: skip
+            raise UserError(
+                f"resume: the checkpoint was written {state['batches']} batches into an epoch, of "
+                f"{state['images_per_batch']} images on all devices together, now {now}: go on with data.batch_size x "
+                f"devices = {state['images_per_batch']}, or from a checkpoint between two epochs"
+            )
 
 
 def _workers() -> int:

@@ -64,10 +64,18 @@ class Launch:
         self.schedule = Schedule(engine, on_fail)
         self._first = True
         self.ledger = Ledger.read(resume) if resume else Ledger(Path(str(master.hydra.sweep.dir)).resolve())
-        if not resume and self.ledger.sweep is not None and not queued_again():
+        if not resume and self.ledger.sweep is not None and not (queued_again() and self._began_it()):
             raise UserError(
                 f"{self.ledger.root} holds a sweep already: sweep.resume={self.ledger.root} goes on with it"
             )
+
+    def _began_it(self) -> bool:
+        """Whether the sweep in the folder asks for the same jobs: a script may start several in one folder."""
+        return _job_arguments(self._arguments()) == _job_arguments(self.ledger.sweep["arguments"])
+
+    def _arguments(self) -> list[str]:
+        given = self.master.hydra.overrides
+        return [*given.hydra, *given.task]
 
     def run(self, all_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
         """Bring the jobs of some overrides to an outcome, those that have one from an earlier start included.
@@ -80,8 +88,7 @@ class Launch:
             UserError: a configuration has something wrong with it (then nothing is started); somebody else works on
                 this sweep; it was stopped; see `Schedule.run`.
         """
-        given = self.master.hydra.overrides
-        arguments = [*given.hydra, *given.task]
+        arguments = self._arguments()
         self.ledger.root.mkdir(parents=True, exist_ok=True)
         with held(self.ledger.lock, f"{self.ledger.root}: another process works on this sweep already", patience=2):
             self.ledger.open(arguments, os.getcwd())
