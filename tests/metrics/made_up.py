@@ -79,19 +79,49 @@ def data_set(images: int = 20, seed: int = 0) -> tuple[dict[str, Any], dict[int,
     return truth, detections
 
 
-def plain_pycocotools(annotations: dict[str, Any], results: list[dict[str, Any]], folder: Path) -> np.ndarray:
-    """The twelve numbers of pycocotools alone, everything read from files."""
+def with_specks(truth: dict[str, Any], detections: dict[int, tuple]) -> tuple[dict[str, Any], dict[int, tuple]]:
+    """The same with one more image, which has 320 detections of one category.
+
+    Every eighth is an object, and their scores are below all others: the fewer of them count, the lower is AP.
+    """
+    count, image_id, (height, width), apart = 320, 2000, (120, 160), 6
+    masks = torch.zeros((count, height, width), dtype=torch.bool)
+    for number, mask in enumerate(masks):
+        y, x = (apart * place for place in divmod(number, width // apart))
+        mask[y : y + 3, x : x + 3] = True
+    objects = [
+        {
+            "id": len(truth["annotations"]) + number,
+            "image_id": image_id,
+            "category_id": CATEGORY_IDS[0],
+            "area": 9,
+            "iscrowd": 0,
+            "segmentation": compressed(mask.numpy()),
+        }
+        for number, mask in enumerate(masks[7::8], start=1)
+    ]
+    image = {"id": image_id, "height": height, "width": width, "file_name": "x.jpg"}
+    truth = {**truth, "images": [*truth["images"], image], "annotations": [*truth["annotations"], *objects]}
+    return truth, {**detections, image_id: (masks, torch.linspace(-0.1, -0.9, count), torch.zeros(count).long())}
+
+
+def plain_pycocotools(
+    annotations: dict[str, Any], results: list[dict[str, Any]], folder: Path, most: int = 100
+) -> np.ndarray:
+    """The twelve numbers of pycocotools alone, everything read from files; `most` detections stand for its 100."""
     (folder / "truth.json").write_text(json.dumps(annotations))
     (folder / "results.json").write_text(json.dumps(results))
-    return plain_evaluator(folder / "truth.json", folder / "results.json").stats
+    return plain_evaluator(folder / "truth.json", folder / "results.json", most).stats
 
 
-def plain_evaluator(truth: Path, results: Path) -> COCOeval:
+def plain_evaluator(truth: Path, results: Path, most: int = 100) -> COCOeval:
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(truth))
         evaluator = COCOeval(coco, coco.loadRes(str(results)), "segm")
+        evaluator.params.maxDets = [1, 10, most]
         evaluator.evaluate()
         evaluator.accumulate()
+        evaluator.params.maxDets = [1, 10, 100]  # the only ones that `summarize` knows
         evaluator.summarize()
     return evaluator
 

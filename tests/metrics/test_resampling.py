@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from aggmask.metrics import ground_truth
+from aggmask.metrics import ground_truth, resampling
 from aggmask.metrics.evaluators import evaluate
 from aggmask.metrics.resampling import (
     NUMBERS,
@@ -17,11 +17,13 @@ from aggmask.metrics.resampling import (
     per_category,
     resamples,
 )
-from tests.metrics.made_up import CATEGORY_IDS, data_set, independent_results
+from tests.metrics.made_up import CATEGORY_IDS, data_set, independent_results, with_specks
 
 
-def _case(images=20, seed=0, distinct=True):
+def _case(images=20, seed=0, distinct=True, specks=False):
     content, detections = data_set(images, seed)
+    if specks:
+        content, detections = with_specks(content, detections)
     results = independent_results(detections)
     if distinct:  # what ties are worth depends on the order of ids
         for number, result in enumerate(results):
@@ -45,8 +47,9 @@ def _repeated(truth, results, weights):
 @pytest.mark.parametrize("limit", [3, 100, 300])
 @pytest.mark.parametrize("distinct", [False, True])
 def test_every_image_once_is_the_metric(limit, distinct):
-    truth, results = _case(distinct=distinct)
+    truth, results = _case(distinct=distinct, specks=True)
     expected = evaluate(truth, results, limit)
+    assert expected.summary()["AP"] < evaluate(truth, results, limit + 20).summary()["AP"]
     precision = average_precision(Matches.of(truth, results, limit))
     ours = numbers(precision)
     for name in NUMBERS:
@@ -69,7 +72,8 @@ def test_ids_of_images_and_categories_are_those_of_the_file():
     assert numbers(average_precision(matches)) == expected
 
 
-def test_a_resample_is_the_data_set_with_its_images_repeated():
+def test_a_resample_is_the_data_set_with_its_images_repeated(monkeypatch):
+    monkeypatch.setattr(resampling, "_CHUNK", 10)  # so that 25 resamples are more than two parts
     truth, results = _case(12, seed=3)
     weights = resamples(12, 25, seed=1)
     ours = numbers(average_precision(Matches.of(truth, results), weights))
