@@ -40,6 +40,15 @@ def _write(path, size):
     write_whole(path, lambda file: file.write(b"n" * size))
 
 
+def test_a_file_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    """After a power cut there may otherwise be a name without content."""
+    done, rename = [], Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: done.append(f"{os.fstat(file).st_size} bytes on the disk"))
+    monkeypatch.setattr(Path, "replace", lambda draft, target: done.append("renamed") or rename(draft, target))
+    _write(tmp_path / "a", 3)
+    assert done == ["3 bytes on the disk", "renamed"]
+
+
 def test_a_full_disk_is_named_and_keeps_what_was_there(tmp_path):
     with disk(tmp_path / "disk", 256) as place:
         _write(place / "a", 100_000)
