@@ -85,3 +85,16 @@ def test_a_training_that_does_not_fit_is_warned_before_its_first_step(free, coco
     (line,) = said
     assert re.search(r"a step of 3 images of 64 x 96 pixels takes \d+ MiB beside the weights, and 1 MiB are free", line)
     assert "data.batch_size=2 trainer.accumulate_grad_batches=2, trainer.precision=bf16-mixed" in line
+
+
+@pytest.mark.parametrize(("device", "ranks", "warned"), [("cpu", 1, False), ("cpu", 2, True), ("cuda", 2, False)])
+def test_ranks_share_the_memory_of_a_cpu_and_not_that_of_gpus(device, ranks, warned, caplog, monkeypatch):
+    monkeypatch.setattr(memory_check, "free_on", lambda device: 1000)
+    monkeypatch.setattr(memory_check, "needed_bytes", lambda *_: 700)
+    monkeypatch.setattr(memory_check, "largest_canvas", lambda data: (64, 96))
+    data = SimpleNamespace(batch_size=2)
+    trainer = SimpleNamespace(local_rank=0, num_devices=ranks, datamodule=data, accumulate_grad_batches=1)
+    module = SimpleNamespace(hparams={"model": {}}, device=torch.device(device))
+    memory_check.MemoryCheck().on_fit_start(trainer, module)
+    assert ("on each of 2 ranks" in caplog.text) == warned
+    assert ("run out of memory" in caplog.text) == warned
