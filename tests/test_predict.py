@@ -215,6 +215,11 @@ def test_an_output_that_is_no_folder_is_told(checkpoint, pictures, monkeypatch, 
     assert "rgba.png: cannot be written (File exists); name another folder" in said
 
 
+def test_objects_below_a_score_of_three_tenths_are_left_out_unless_told_otherwise():
+    given = composed("checkpoint=x", "source=x", "output=x", command="predict")
+    assert given.score_threshold == 0.3
+
+
 def test_a_threshold_beyond_the_scores_is_refused(checkpoint, monkeypatch, capsys):
     status, said = command(
         monkeypatch, capsys, predict, f"checkpoint={checkpoint}", "source=x", "output=y", "score_threshold=2"
