@@ -94,7 +94,7 @@ def stage_of(name: str, segmenter: Segmenter, size: tuple[int, int], batch: int)
 
     def representations(*maps: Tensor) -> list[Tensor]:
         banks = head.bank(maps[: len(features)], maps[len(features) :])
-        shared = {id(bank.features): bank.features for bank in banks}
+        shared = {id(maps): maps for bank in banks for maps in bank.features}
         kernels = [bank.kernels for bank in banks if len(bank.kernels) == batch and bank.kernels.grad_fn is not None]
         return [*shared.values(), *kernels]
 

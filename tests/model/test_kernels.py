@@ -116,3 +116,11 @@ def test_gradients_are_the_same_bits_whatever_the_order_of_threads(between):
             bank.at(image, positions if between else positions.long()).square().sum().backward()
             found.append([leaf.grad for leaf in leaves])
     assert all(torch.equal(a, b) for again in found[1:] for a, b in zip(again, found[0], strict=True))
+
+
+def test_maps_of_images_that_are_not_asked_get_no_gradient():
+    """Not even one of zeros: it would be added up for each few cells that training asks at once."""
+    features = [torch.randn(C, 4, 7, requires_grad=True) for _ in range(B)]
+    bank = KernelBank(features, torch.randn(1, T * T, C), None, T, 2)
+    bank.at(torch.tensor([1]), torch.tensor([[[0, 1], [2, 2]]])).sum().backward()
+    assert [maps.grad is None for maps in features] == [True, False]

@@ -53,7 +53,7 @@ class NeighborField:
         For K = 0 one cell is asked and dropped, so that the empty result still reaches every parameter and
         distributed training needs no search for unused ones.
         """
-        zero = torch.zeros(1, dtype=torch.long, device=self.bank.features.device)
+        zero = torch.zeros(1, dtype=torch.long, device=self.bank.features[0].device)
         asked = cells if len(cells) else Cells(zero, zero)
         stack = self.bank.at(asked.image, self.rule.neighbors(asked))
         return self.rule.combine(stack, asked)[: len(cells)]

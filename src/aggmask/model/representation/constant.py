@@ -41,7 +41,8 @@ class ConstantBank(nn.Module):
 
     def forward(self, features: Sequence[Tensor], pyramid: Sequence[Tensor]) -> list[KernelBank]:
         """Per level (B, C, h, w) features -> its kernels over them; the pyramid is not needed."""
+        maps = [self.tower(coordinate_channels(f)).unbind() for f in features]
         return [
-            KernelBank(self.tower(coordinate_channels(f)), k.weight.flatten(1)[None], k.bias, level.mask_grid, _ENLARGE)
-            for f, k, level in zip(features, self.kernels, self.levels, strict=True)
+            KernelBank(m, k.weight.flatten(1)[None], k.bias, level.mask_grid, _ENLARGE)
+            for m, k, level in zip(maps, self.kernels, self.levels, strict=True)
         ]

@@ -7,6 +7,7 @@ commutes with bilinear resizing).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ _ROWS = 16
 class KernelBank:
     """The representations of one level for a batch, as kernels times features."""
 
-    features: Tensor  # (B, C, h, w)
+    features: Sequence[Tensor]  # B of (C, h, w); apart, so that images that are not asked have no gradient to be added
     kernels: Tensor  # (1 or B, T*T, C); 1: the same kernels for every image
     bias: Tensor | None  # (T*T,)
     grid: int  # T
@@ -74,10 +75,11 @@ class KernelBank:
     def _paint(self, image: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
         """(U,) ascending images and (U, C) kernels -> (U, H, W): one matrix product an image, then the enlargement."""
         counts = torch.bincount(image, minlength=len(self.features)).tolist()
-        maps = torch.cat([_product(k, f.flatten(1)) for k, f in zip(kernels.split(counts), self.features, strict=True)])
+        parts = zip(kernels.split(counts), self.features, strict=True)
+        maps = torch.cat([_product(k, f.flatten(1)) for k, f in parts if len(k)])
         if bias is not None:
             maps = maps + bias[:, None]
-        maps = maps.unflatten(1, self.features.shape[-2:])
+        maps = maps.unflatten(1, self.features[0].shape[-2:])
         if self.enlarge == 1:
             return maps
         # One map an image: as channels of one image, on a CPU, the last few would be rounded differently.
@@ -89,5 +91,5 @@ def _product(kernels: Tensor, features: Tensor) -> Tensor:
     asked: libraries choose by the number of rows how they add up."""
     if torch.is_grad_enabled() or features.device.type != "cpu":
         return kernels @ features
-    tiles = F.pad(kernels, (0, 0, 0, -len(kernels) % _ROWS)).split(_ROWS) if len(kernels) else (kernels,)
+    tiles = F.pad(kernels, (0, 0, 0, -len(kernels) % _ROWS)).split(_ROWS)
     return torch.cat([tile @ features for tile in tiles])[: len(kernels)]

@@ -64,7 +64,7 @@ class PredictedBank(nn.Module):
 
     def forward(self, features: Sequence[Tensor], pyramid: Sequence[Tensor]) -> list[KernelBank]:
         """Per level (B, C, h, w) features, and P2..P5 -> each level's kernels over the same map."""
-        shared = self.features(pyramid)
+        shared = self.features(pyramid).unbind()
         return [
             KernelBank(shared, self._bank(f, level.mask_grid), None, level.mask_grid, 1)
             for f, level in zip(features, self.levels, strict=True)
