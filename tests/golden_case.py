@@ -31,17 +31,21 @@ _STRIDES = (8, 8, 16, 32, 32)
 KINDS = ("solo", "agg", "solov2", "aggstar")
 
 
-def golden_folder() -> Path:
+def golden_folders() -> list[Path]:
+    """The one that AGGMASK_GOLDEN names; else that of the checkout and the one that may lie beside it."""
+    if named := os.environ.get("AGGMASK_GOLDEN"):
+        return [Path(named)]
     here = Path(__file__).parent
-    for place in (os.environ.get("AGGMASK_GOLDEN"), here.parents[1] / "shared" / "golden", here / "golden"):
-        if place and list(Path(place).glob("*.npz")):
-            return Path(place)
-    raise FileNotFoundError("no golden files; AGGMASK_GOLDEN names a folder without any .npz")
+    return [here / "golden", here.parents[1] / "shared" / "golden"]
 
 
 def golden_files(*kinds: str) -> list[Path]:
-    """Files of the given kinds; a file without `meta` is of the kind "fpn"."""
-    return [path for path in sorted(golden_folder().glob("*.npz")) if _kind(path) in kinds]
+    """Files of the given kinds, by name, the same one once; a file without `meta` is of the kind "fpn"."""
+    files = [path for folder in golden_folders() for path in sorted(folder.glob("*.npz"))]
+    if not files:
+        raise FileNotFoundError("no golden files; AGGMASK_GOLDEN names a folder without any .npz")
+    distinct = {(path.name, path.read_bytes()): path for path in files}
+    return [distinct[key] for key in sorted(distinct) if _kind(distinct[key]) in kinds]
 
 
 def _kind(path: Path) -> str:

@@ -113,8 +113,8 @@ def test_two_nodes_of_torchrun_share_one_folder_and_configuration(tmp_path):
 
 
 def test_two_ranks_evaluate_like_one(tmp_path, monkeypatch, capsys):
-    """The one is this process."""
-    checkpoint = eager_checkpoint(tmp_path)[1]
+    """The one is this process. Of nine batches, the first rank has a fifth, before which it may not ask the other."""
+    checkpoint = eager_checkpoint(tmp_path, val_images=9)[1]
 
     def arguments(name: str, *trainer: str) -> list[str]:
         places = [f"checkpoint={checkpoint}", f"output={tmp_path}/{name}", "trainer.accelerator=cpu"]

@@ -22,8 +22,8 @@ def trained(tmp_path_factory) -> tuple[Path, Path]:
     return eager_checkpoint(tmp_path_factory.mktemp("trained"))
 
 
-def eager_checkpoint(folder: Path) -> tuple[Path, Path]:
-    root = make_coco(folder / "coco", images=6, val_images=5)
+def eager_checkpoint(folder: Path, val_images: int = 5) -> tuple[Path, Path]:
+    root = make_coco(folder / "coco", images=6, val_images=val_images)
     small_run("solo_r50_agg", root, folder / "run", "trainer.limit_val_batches=0", "model.aggregation.init=zero")
     content = torch.load(folder / "run" / "last.ckpt", weights_only=True)
     classifier = content["state_dict"]["segmenter.head.category.classifier.bias"]
@@ -110,12 +110,17 @@ def test_categories_are_matched_by_name(trained, tmp_path):
 
 
 def test_decoder_and_metric_can_be_overridden(trained, tmp_path):
-    def count(*overrides: str) -> int:
+    def evaluated(*overrides: str) -> tuple[int, str]:
+        """How many were found, and who scored them."""
         arguments = [f"checkpoint={trained[1]}", f"output={tmp_path}", "trainer.accelerator=cpu", *overrides]
-        evaluate.evaluate(evaluate.plain(composed(*arguments, command="evaluate")))
-        return len(json.loads((tmp_path / "results.json").read_text()))
+        module = evaluate.evaluate(evaluate.plain(composed(*arguments, command="evaluate")))["module"]
+        return len(json.loads((tmp_path / "results.json").read_text())), module.metric.backend
 
-    assert count("+decoder.max_detections=2", "+metric.backend=pycocotools") <= 2 * 5 < count()
+    few, backend = evaluated("+decoder.max_detections=2", "+metric.backend=pycocotools")
+    assert backend == "pycocotools"
+    many, backend = evaluated()
+    assert backend == "hotcoco"
+    assert few <= 2 * 5 < many
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,10 @@ from aggmask.checkpoints.reading import read_file
 from aggmask.data.datamodule import CocoDataModule
 from aggmask.data.index import AnnotationIndex
 from aggmask.data.storage import open_storage
+from aggmask.diagnosis.structure import examine_file
 from aggmask.errors import UserError
 from aggmask.files import read_json
+from aggmask.metrics import ground_truth
 from aggmask.model.pretrained import read_weights
 from aggmask.reporting.runs import _left
 from tests.data.make_coco import make_coco
@@ -117,6 +119,9 @@ def test_annotations_that_are_code_do_not_run(tmp_path):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"file\.json"):
             AnnotationIndex.open(path)
+        with pytest.raises(UserError, match=r"file\.json"):
+            ground_truth.load(path, [1])
+        assert not examine_file(str(path)).readable
         with pytest.raises(UserError, match=r"is damaged \((Expecting value|.*can't decode)"):
             read_json(path)
     assert not mark.exists()

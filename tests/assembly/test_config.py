@@ -1,3 +1,4 @@
+import inspect
 import re
 from pathlib import Path
 
@@ -96,11 +97,35 @@ def test_a_whole_number_fits_a_float_and_a_truth_value_does_not():
         config.check(composed("experiment=demo", "name=x", "output_dir=x", "optim.lr=true"), "train")
 
 
-def test_every_default_of_the_configurations_is_an_argument_of_what_it_configures():
+def whole(path):
+    """A file of conf/ over those of its folder that it starts from, plain; other folders' files are looked at alone."""
+    own = OmegaConf.load(path)
+    names = [name for name in own.pop("defaults", []) if isinstance(name, str) and name != "_self_"]
+    return OmegaConf.to_container(OmegaConf.merge(*(whole(path.with_name(f"{name}.yaml")) for name in names), own))
+
+
+def targets_in(node):
+    """Every node that describes an object, at any depth."""
+    if isinstance(node, dict) and "_target_" in node:
+        yield node
+    if isinstance(node, dict | list):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from targets_in(value)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
+def test_every_default_of_the_configurations_is_an_argument_of_what_it_configures(path):
     """The other direction: a file of conf/ that no experiment uses is checked too."""
-    for path in CONF.rglob("*.yaml"):
-        for target in re.findall(r"_target_: ([\w.]+)", path.read_text()):
-            assert get_object(target), path
+    for node in targets_in(whole(path)):
+        called, keys = get_object(node.pop("_target_")), set(node) - {"_partial_"}
+        if path.parent.name == "trainer":
+            keys -= {"on_nan", "on_oom"}  # which become callbacks
+        parameters = inspect.signature(called).parameters
+        if "engine" in node:  # the launcher passes on what it does not read
+            parameters = parameters | inspect.signature(get_object(node["engine"])).parameters
+        elif any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
+            continue
+        assert keys <= set(parameters), called
 
 
 def test_run_stamp_is_what_all_processes_of_a_job_agree_on(monkeypatch):

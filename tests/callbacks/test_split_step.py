@@ -140,7 +140,11 @@ def test_other_errors_pass():
 
 @pytest.mark.parametrize("place", ["forward", "backward"])
 def test_a_single_image_that_does_not_fit_is_explained(place):
-    with pytest.raises(UserError, match="a single image does not fit into a training step"):
+    advice = (
+        r"Lower data\.short_side or criterion\.max_cells, or set trainer\.precision=bf16-mixed or "
+        r"model\.backbone\.grad_checkpointing=true"
+    )
+    with pytest.raises(UserError, match=rf"a single image does not fit into a training step\. {advice}"):
         head_step(Small(0, place))
 
 

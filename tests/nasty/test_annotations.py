@@ -1,7 +1,6 @@
 """Each nasty annotation file ends in a right result or in a message that names what is wrong, for all who read it."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -106,11 +105,6 @@ def test_a_record_that_cannot_be_written_again_is_named():
     data = file({**other(bbox=[0, 0, 1, 1]), "note": 0}).replace(b'"note": 0', b'"note": 1e999')
     with pytest.raises(UserError, match=r"file\.json: annotations\[1\].*out of range"):
         repaired(examine(data, "file.json"))
-
-
-def test_nothing_was_run():
-    """One of the files is a pickle and one is Python."""
-    assert not os.path.exists("pwned")
 
 
 def test_every_fault_of_an_annotation_file_has_a_case():
