@@ -64,8 +64,8 @@ def _watched(module: nn.Module) -> Iterator[list[str]]:
     found = [f"weight {name}" for name, value in module.named_parameters() if not_finite(value)]
     found += [f"buffer {name}" for name, value in module.named_buffers() if not_finite(value)]
 
-    def gradient(name: str, value: Tensor) -> None:
-        if not_finite(value):
+    def gradient(name: str, value: Tensor | None) -> None:
+        if value is not None and not_finite(value):  # None: of one of several outputs that nobody asked for
             found.append(f"gradient of {name}")
 
     def output(name: str, _module: nn.Module, _inputs: Any, outputs: Any) -> None:
