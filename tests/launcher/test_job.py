@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,19 @@ def test_a_job_runs_its_configuration_where_it_belongs(tmp_path):
     assert job.outcome == {"state": "done", "objective": 0.25}
     run_frozen(job.folder, lambda config: pytest.fail("a job that is done was run again"))
     assert job.attempt["count"] == 1
+
+
+def test_a_job_that_another_process_finishes_meanwhile_is_not_run_again(tmp_path, monkeypatch):
+    job = freeze(tmp_path, 3)
+
+    @contextmanager
+    def waited(lock, refusal):
+        job.finish(0.25)
+        yield
+
+    monkeypatch.setattr(job_module, "held", waited)
+    run_frozen(job.folder, lambda config: pytest.fail("a job that is done was run again"))
+    assert job.outcome == {"state": "done", "objective": 0.25}
 
 
 def test_no_rank_waits_for_the_others_of_a_job_that_is_done(tmp_path, monkeypatch):

@@ -51,13 +51,14 @@ def run_frozen(folder: Path, function: Callable[[dict[str, Any]], float | None])
     job, main_rank = Job.read(folder), global_rank() == 0
     if (frozen_in := job.config["output_dir"]) != str(folder):
         raise UserError(f"{folder}: this job's paths lead to {frozen_in}, where it was frozen; move it back")
-    if (job.outcome or {}).get("state") == "done":  # asked by every rank: one alone would wait for the others
-        if main_rank:
-            print(f"done before: {folder}")
+    if not main_rank and job.state == "done":  # the main one will say so and end, and this one would wait for it
         return
     refusal = f"{folder}: process {job.attempt.get('pid')} works on this job already; end it, or let it finish"
     with held(job.lock, refusal) if main_rank else nullcontext():
         if main_rank:
+            if job.state == "done":  # asked only now: it may have been another process that held the lock
+                print(f"done before: {folder}")
+                return
             job.reopen()
             job.begin()
         os.environ[PARENT] = str(os.getpid())  # for the ranks that this one starts
