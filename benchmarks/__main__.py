@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.records import Figure, machine, make_folder
 from benchmarks.settings import FULL, MODELS, QUICK, Settings
 
-PARTS = {"training": 35, "inference": 13, "data": 6, "evaluation": 4, "growth": 19, "convolutions": 5, "gpu": 0}
+PARTS = {"training": 38, "inference": 11, "data": 4, "evaluation": 4, "growth": 20, "convolutions": 5, "gpu": 0}
 
 
 def figures_of(part: str) -> Callable[[Settings, Callable[[str], None]], Iterator[Figure]]:

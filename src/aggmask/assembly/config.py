@@ -133,8 +133,10 @@ def _where_from(group: str, name: str, there: DictConfig) -> str:
 
 def sweep_problems(cfg: DictConfig) -> list[str]:
     """Keys of `sweep` that nothing reads."""
+    if not (given := cfg.get("sweep")):  # of most commands
+        return []
     known = OmegaConf.load(Path(conf_dir(), "train.yaml")).sweep
-    return [_unknown(f"sweep.{key}", "a sweep", known) for key in cfg.get("sweep") or {} if key not in known]
+    return [_unknown(f"sweep.{key}", "a sweep", known) for key in given if key not in known]
 
 
 def check_part(node: Mapping[str, Any], where: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,7 @@ def _next_batch_not_begun(trainer: pl.Trainer) -> Iterator[object]:
 def _cut_evaluation(trainer: pl.Trainer) -> Iterator[object]:
     """Counters that say: its first batch was started, and not finished. A resume then evaluates all of it."""
     batches = trainer.fit_loop.epoch_loop.val_loop.batch_progress
-    before = deepcopy(batches.state_dict())
+    before = batches.state_dict()
     batches.reset()
     batches.increment_ready()
     batches.increment_started()

@@ -14,10 +14,11 @@ from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from aggmask.callbacks.keys import PICTURES, logged_step
+from aggmask.decoding.decode import as_instances
 from aggmask.drawing.overlay import beside, contact_sheet, draw
 from aggmask.errors import UserError
 from aggmask.files import write_whole
-from aggmask.geometry.cropped import CroppedMasks, cropped
+from aggmask.geometry.cropped import cropped
 from aggmask.structures import Detections, ImageBatch, Instances
 
 _IDS = 255  # that a W&B mask has beside 0, the background, which is not shown
@@ -71,11 +72,9 @@ class ValidationPictures(pl.Callback):
         for image_id, frame, found in zip(batch.image_ids, batch.frames, outputs, strict=True):
             if len(self._shown) == self.count:
                 return
-            found = found[found.scores >= self.score_threshold]
-            decoder = pl_module.decoder
-            parts = frame.masks_to_original(found.masks, decoder.pixels_at_once, decoder.mask_threshold)
-            masks = CroppedMasks.of(frame.original, (mask for part in parts for mask in part.cpu().numpy()))
-            instances = Instances(masks, found.scores.cpu(), found.labels.cpu(), pl_module.categories)
+            found, decoder = found[found.scores >= self.score_threshold], pl_module.decoder
+            chunk = decoder.pixels_at_once
+            instances = as_instances(found, frame, pl_module.categories, decoder.mask_threshold, chunk, crop=True)
             pixels, truth, instances = _shrunk(*trainer.datamodule.val_dataset.original(image_id), instances)
             picture = beside(draw(pixels, truth), draw(pixels, instances, self.score_threshold, like=truth))
             # Only what is flat is kept until the epoch ends, however many objects there are.

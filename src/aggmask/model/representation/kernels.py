@@ -31,7 +31,7 @@ class KernelBank:
         """Representations at positions of the mask grid.
 
         Args:
-            image: (K,) long, ascending: image of each asked cell.
+            image: (K,) long, ascending: image of each asked cell, K >= 1.
             positions: (K, N, 2) (row, column); long for cells, float for places between them.
 
         Returns:
