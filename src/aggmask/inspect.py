@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aggmask.assembly.checking import check_score
 from aggmask.assembly.command import hydra_task, run_command
-from aggmask.assembly.config import check_score, plain, register_resolvers
+from aggmask.assembly.config import plain, register_resolvers
 from aggmask.checkpoints.run_folder import checkpoint_file
 from aggmask.errors import UserError
 

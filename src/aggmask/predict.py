@@ -8,8 +8,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aggmask.assembly.checking import check_score
 from aggmask.assembly.command import hydra_task, run_command
-from aggmask.assembly.config import check_score, plain, register_resolvers
+from aggmask.assembly.config import plain, register_resolvers
 from aggmask.checkpoints.run_folder import checkpoint_file, checkpoints_of
 from aggmask.errors import UserError
 from aggmask.files import make_folder

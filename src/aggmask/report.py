@@ -8,8 +8,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from aggmask.assembly.checking import suggest
 from aggmask.assembly.command import run_command
-from aggmask.assembly.config import suggest
 from aggmask.errors import UserError
 from aggmask.files import write_whole
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from aggmask.assembly.checking import suggest
 from aggmask.assembly.command import hydra_task, run_command
-from aggmask.assembly.config import experiments, plain, register_resolvers, suggest
+from aggmask.assembly.config import experiments, plain, register_resolvers
 from aggmask.errors import UserError
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from aggmask.assembly.build import build
-from aggmask.assembly.config import check, plain
+from aggmask.assembly.checking import check
+from aggmask.assembly.config import plain
 from aggmask.data.outlines import segment
 from aggmask.data.shapes_hard import CATEGORIES, STROKE, draw_scene, outlines, write_shapes_hard
 from aggmask.data.silhouettes import place

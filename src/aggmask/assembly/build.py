@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class, get_object, instantiate
 
-from aggmask.assembly.config import check_part, suggest
+from aggmask.assembly.checking import check_part, suggest
 from aggmask.callbacks.checkpoint_files import WholeCheckpoints
 from aggmask.callbacks.interruption import Interruption
 from aggmask.callbacks.last_evaluation import LastEvaluation

@@ -16,7 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from aggmask.assembly.config import check, conf_dir
+from aggmask.assembly.checking import check
+from aggmask.assembly.config import conf_dir
 from aggmask.assembly.explain import explain
 from aggmask.checkpoints.run_folder import LOCK, worker
 from aggmask.data.processors import global_rank

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from aggmask.assembly.config import suggest
+from aggmask.assembly.checking import suggest
 from aggmask.errors import UserError
 from aggmask.files import disk_fault
 from aggmask.memory import free_bytes

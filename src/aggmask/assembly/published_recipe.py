@@ -13,7 +13,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
 
 from aggmask.assembly.build import PARTS
-from aggmask.assembly.config import conf_dir, experiments, plain, suggest
+from aggmask.assembly.checking import suggest
+from aggmask.assembly.config import conf_dir, experiments, plain
 from aggmask.checkpoints.shapes import Description
 from aggmask.errors import UserError
 

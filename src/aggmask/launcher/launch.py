@@ -20,7 +20,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from aggmask.assembly.config import check, plain, sweep_problems
+from aggmask.assembly.checking import check, sweep_problems
+from aggmask.assembly.config import plain
 from aggmask.checkpoints.run_folder import refuse_another
 from aggmask.data.processors import queued_again
 from aggmask.errors import Stopped, UserError
