@@ -32,7 +32,7 @@ STUDY ?=
 study: $(READY)  ## does aggregation help? hours on 2 cores; STUDY="--data shapes_hard" or "--sweep study_solov2"
 	$(RUN) -m benchmarks.study $(STUDY)
 
-study-small: $(READY)  ## its main comparison with few steps and two seeds: about 15 minutes on 2 cores
+study-small: $(READY)  ## its main comparison with few steps and two seeds: 18 minutes on 2 cores
 	$(RUN) -m benchmarks.study --sweep study_main --steps 240 --seeds 0,1 --lr 0.002 $(STUDY)
 
 # Files in the order of tests/conftest.py.
