@@ -10,8 +10,7 @@ from PIL import Image
 
 from aggmask.data.decode import decode_image
 from aggmask.drawing import overlay
-from aggmask.drawing.overlay import OPACITY, PALETTE, beside, contact_sheet, draw
-from aggmask.geometry.cropped import overlap
+from aggmask.drawing.overlay import OPACITY, PALETTE, draw
 from aggmask.structures import Category, Instances
 
 GRAY = 120
@@ -142,39 +141,6 @@ def test_the_palette_is_distinct():
     assert min(np.abs(np.subtract(a, b)).sum() for a, b in itertools.combinations(PALETTE, 2)) > 90
 
 
-@pytest.mark.parametrize("size", [(480, 640), (900, 120), (60, 900), (1500, 2000), (500, 3), (3, 500)])
-def test_labels_never_leave_the_picture(size, monkeypatch):
-    places, kept = [], overlay._hidden
-
-    def noted(place, labels, others):
-        places.append(place)
-        return kept(place, labels, others)
-
-    monkeypatch.setattr(overlay, "_hidden", noted)
-    h, w = size
-    corners = [(0, 0), (w - 1, 0), (0, h - 1), (w - 1, h - 1), (w // 2, h // 2)]
-    found = objects(size, [(x, y, x + 1, y + 1) for x, y in corners], labels=[1, 0, 1, 0, 1])
-    assert draw(gray(h, w), found).size == (w, h)
-    assert places or min(size) < 20
-    for x1, y1, x2, y2 in places:
-        assert 0 <= x1 < x2 <= w
-        assert 0 <= y1 < y2 <= h
-
-
-def test_labels_of_a_crowd_keep_off_each_other(monkeypatch):
-    boxes = [(250, 250, 400, 350)] * 6
-    lists, kept = [], overlay._hidden
-
-    def noted(place, labels, others):
-        lists.append(labels)  # the list itself, which fills up
-        return kept(place, labels, others)
-
-    monkeypatch.setattr(overlay, "_hidden", noted)
-    draw(gray(600, 800), objects((600, 800), boxes))
-    assert len(lists[-1]) == 6
-    assert not any(overlap(a, b) for a, b in itertools.combinations(lists[-1], 2))
-
-
 def test_strokes_follow_the_size_of_the_picture():
     def stroke(height, width):
         box = (width // 4, height // 4, width // 2, height // 2)
@@ -218,36 +184,6 @@ def test_names_both_sizes_when_they_differ():
 def test_refuses_other_arrays(image):
     with pytest.raises(ValueError, match="cannot draw on"):
         draw(image, Instances.empty((4, 4)))
-
-
-def test_beside():
-    left, right = Image.new("RGB", (300, 200), "red"), Image.new("RGB", (150, 100), "blue")
-    pair = np.array(beside(left, right))
-    strip = pair.shape[0] - 200
-    assert strip > 0
-    assert (pair[strip:, :300] == (255, 0, 0)).all()
-    assert (pair[strip:, -300:] == (0, 0, 255)).all()  # brought to the same height
-    assert pair.shape[1] > 600
-    assert (pair[:strip, :300] < 100).any()  # both titles are written
-    assert (pair[:strip, -300:] < 100).any()
-
-
-def test_contact_sheet():
-    pictures = [Image.new("RGB", (30, 20), color) for color in ("red", "lime", "blue")] + [Image.new("RGB", (10, 10))]
-    sheet = np.array(contact_sheet(pictures, 3))
-    gap = sheet.shape[0] - 2 * 20
-    assert gap % 3 == 0
-    gap //= 3
-    assert sheet.shape == (2 * 20 + 3 * gap, 3 * 30 + 4 * gap, 3)
-    assert (sheet[gap : gap + 20, gap : gap + 30] == (255, 0, 0)).all()
-    assert (sheet[gap : gap + 20, -gap - 30 : -gap] == (0, 0, 255)).all()
-    last = sheet[2 * gap + 20 : -gap, gap : gap + 30]
-    assert np.argwhere((last == 0).all(2))[[0, -1]].tolist() == [[5, 10], [14, 19]]  # in the middle of its cell
-    assert contact_sheet(pictures[:2], 5).width < contact_sheet(pictures[:3], 5).width
-    with pytest.raises(ValueError, match="0 pictures in 3 columns"):
-        contact_sheet([], 3)
-    with pytest.raises(ValueError, match="in 0 columns"):
-        contact_sheet(pictures, 0)
 
 
 def test_a_path_is_drawn_like_its_picture(tmp_path):

@@ -15,7 +15,8 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from aggmask.callbacks.keys import PICTURES, logged_step
 from aggmask.decoding.decode import as_instances
-from aggmask.drawing.overlay import beside, contact_sheet, draw
+from aggmask.drawing.overlay import draw
+from aggmask.drawing.sheets import beside, contact_sheet
 from aggmask.errors import UserError
 from aggmask.files import write_whole
 from aggmask.geometry.cropped import cropped

@@ -1,4 +1,4 @@
-"""Instances over their image: half transparent masks, crisp contours, readable labels; pairs and contact sheets.
+"""Instances over their image: half transparent masks, crisp contours, readable labels.
 
 Source: ours. Colors go to objects and not to categories, because the picture must show where one object ends and the
 next of its kind begins; the label names the category. Objects whose boxes touch never share a color while there are
@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from aggmask.depth import UnknownScale, shallow
+from aggmask.drawing.labels import extent, label
 from aggmask.geometry.cropped import Box, Crop, cropped, dilated, overlap, shared
 from aggmask.structures import Instances
 
@@ -69,7 +70,7 @@ def draw(
     painted = list(zip(windows, colors, strict=True))[::-1]  # the best object lies on top
     for (window, mask), color in painted:
         _fill(canvas, window, mask, color)
-    stroke = max(1, round(_extent(picture) / 320))
+    stroke = max(1, round(extent(picture) / 320))
     for (window, mask), color in painted:  # after all fills: what is covered keeps its contour
         _outline(canvas, window, mask, color, stroke)
     picture = Image.fromarray(canvas)
@@ -77,46 +78,8 @@ def draw(
         name if score == 1 else f"{name} {score:.2f}"
         for name, score in zip(shown.names, shown.scores.tolist(), strict=True)
     ]
-    _label(picture, [window for window, _ in windows], texts, colors)
+    label(picture, [window for window, _ in windows], texts, colors)
     return picture
-
-
-def beside(
-    truth: Image.Image, prediction: Image.Image, titles: tuple[str, str] = ("ground truth", "prediction")
-) -> Image.Image:
-    """Two pictures next to each other on white, each under its title; the second is brought to the first's height."""
-    if prediction.height != truth.height:
-        width = max(1, round(prediction.width * truth.height / prediction.height))
-        prediction = prediction.resize((width, truth.height))
-    size = max(12, round(_extent(truth) / 24))
-    gap, strip = max(4, size // 2), round(size * 1.6)
-    sheet = Image.new("RGB", (truth.width + gap + prediction.width, strip + truth.height), "white")
-    pen = ImageDraw.Draw(sheet)
-    for picture, title, left in ((truth, titles[0], 0), (prediction, titles[1], truth.width + gap)):
-        sheet.paste(picture, (left, strip))
-        text, font = _fitted(title, size, picture.width)
-        pen.text((left + picture.width / 2, strip / 2), text, fill="black", font=font, anchor="mm")
-    return sheet
-
-
-def contact_sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Pictures in rows of `columns` on white, each in the middle of a cell of the largest width and height.
-
-    Raises:
-        ValueError: no pictures, or no columns.
-    """
-    if not pictures or columns < 1:
-        raise ValueError(f"a contact sheet of {len(pictures)} pictures in {columns} columns")
-    columns = min(columns, len(pictures))
-    width, height = max(p.width for p in pictures), max(p.height for p in pictures)
-    gap = max(4, round(math.sqrt(width * height) / 60))
-    rows = math.ceil(len(pictures) / columns)
-    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
-    for i, picture in enumerate(pictures):
-        left = gap + i % columns * (width + gap) + (width - picture.width) // 2
-        top = gap + i // columns * (height + gap) + (height - picture.height) // 2
-        sheet.paste(picture, (left, top))
-    return sheet
 
 
 def _picture(image: str | Path | Image.Image | np.ndarray | Tensor) -> Image.Image:
@@ -135,12 +98,6 @@ def _picture(image: str | Path | Image.Image | np.ndarray | Tensor) -> Image.Ima
             "give a PIL image, an (H, W, 3) uint8 array or a (3, H, W) uint8 tensor"
         )
     return Image.fromarray(np.ascontiguousarray(pixels))
-
-
-def _extent(picture: Image.Image) -> float:
-    """The measure that strokes and letters follow: the side of a square of that area, less for very long pictures."""
-    short, long = sorted(picture.size)
-    return math.sqrt(short * min(long, 4 * short))
 
 
 def _enlarged(crop: Crop, factor: int) -> Crop:
@@ -204,52 +161,3 @@ def _outline(canvas: np.ndarray, box: Box, mask: np.ndarray, color: tuple[int, i
     visible = np.s_[row : row + part.shape[0], column : column + part.shape[1]]
     part[outer[visible]] = np.array(color) // 4
     part[inner[visible]] = color
-
-
-def _label(picture: Image.Image, boxes: list[Box], texts: list[str], colors: list[tuple[int, int, int]]) -> None:
-    """Write each text on its color near its box: where it hides the least, never off the picture."""
-    pen = ImageDraw.Draw(picture)
-    size = max(11, round(_extent(picture) / 36))
-    placed: list[Box] = []
-    for box, text, color in zip(boxes, texts, colors, strict=True):
-        if box[2] == 0:
-            continue  # an empty mask
-        margin = max(1, size // 5)
-        text, font = _fitted(text, size, picture.width - 2 * margin)
-        ascent, descent = font.getmetrics()
-        width, height = math.ceil(pen.textlength(text, font)) + 2 * margin, ascent + descent + margin
-        if not text or height > picture.height:
-            continue
-        others = [other for other in boxes if other != box]
-        place = min(_places(box, width, height, picture.size), key=lambda p: _hidden(p, placed, others))
-        placed.append(place)
-        pen.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=color)
-        dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] < 140
-        pen.text((place[0] + margin, place[1] + margin // 2), text, fill="white" if dark else "black", font=font)
-
-
-def _hidden(place: Box, labels: list[Box], objects: list[Box]) -> tuple[float, float]:
-    """How much a label here would cover: of other labels first, then of objects, each relative to its size."""
-    covered = sum(overlap(place, label, margin=1) for label in labels)
-    return covered, sum(overlap(place, box) / max(1, overlap(box, box)) for box in objects)
-
-
-def _places(box: Box, width: int, height: int, size: tuple[int, int]) -> list[Box]:
-    """Where the label of a box may stand, best first, all moved inside of the picture."""
-    x1, y1, x2, y2 = box
-    middle = (x1 + x2 - width) // 2, (y1 + y2 - height) // 2
-    corners = [(x1, y1 - height), (x1, y1), (x1, y2), (x2 - width, y1 - height), (x2 - width, y2)]
-    corners += [middle, (x1, y2 - height), (x2, y1), (x1 - width, y1), (x2, y2 - height), (middle[0], y1 - 2 * height)]
-    inside = [(min(max(0, x), size[0] - width), min(max(0, y), size[1] - height)) for x, y in corners]
-    return [(x, y, x + width, y + height) for x, y in inside]
-
-
-def _fitted(text: str, size: int, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """The text in one line and a font in which it is at most `width` wide: smaller letters first, then fewer."""
-    text = " ".join(text.split())  # a name from a file may have line breaks
-    while size > 9 and ImageFont.load_default(size).getlength(text) > width:
-        size -= 1
-    font = ImageFont.load_default(size)
-    while text and font.getlength(text) > width:
-        text = text[:-1]
-    return text, font
