@@ -6,9 +6,8 @@ resample of the bootstrap, comes from the same evaluation.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,22 +18,13 @@ from aggmask.data.datamodule import CocoDataModule
 from aggmask.errors import UserError
 from aggmask.metrics import crowding, ground_truth
 from aggmask.metrics.ground_truth import GroundTruth
-from aggmask.metrics.resampling import (
-    NUMBERS,
-    Interval,
-    Matches,
-    average_precision,
-    numbers,
-    paired_difference,
-    per_category,
-    resamples,
-)
+from aggmask.metrics.resampling import Interval, paired_difference, resamples
 from aggmask.reporting.costs import costs_of
 from aggmask.reporting.places import validation_data
 from aggmask.reporting.runs import FINISHED, Run, read_runs
+from aggmask.reporting.scores import Scores, counted_results, scores_of, stacked, touching_less_apart, truth_of_all
 from aggmask.reporting.variants import Variant, choose, group
 
-log = logging.getLogger(__name__)
 _AGREED = 5e-4  # AP: metrics.csv holds float32
 
 
@@ -115,13 +105,14 @@ def summarize(
     chosen = choose(ready, baseline)
     data = validation_data(finished, folder, root, split)
     truth = ground_truth.load(data.val.annotations, [category.id for category in data.categories])
-    everything, (truth, notes) = truth, _of_all(finished, truth, split)
+    everything, (truth, notes) = truth, truth_of_all(finished, truth, split)
     notes += [*repeated, *_missing(runs)]
     weights = resamples(len(truth.sizes), resample_count)
     sorts = crowding.split(truth)
     # One run's results at a time: those of all may be larger than the memory.
     scores = {
-        run.folder: _scores(run, _results(run, everything, truth, split), truth, weights, sorts) for run in finished
+        run.folder: scores_of(run, counted_results(run, everything, truth, split), truth, weights, sorts)
+        for run in finished
     }
     notes += _disagreements(finished, scores) if split == "val" else []
     rows = [_row(variant, chosen, scores, len(data.categories)) for variant in ready]
@@ -156,85 +147,21 @@ def _missing(runs: Sequence[Run]) -> list[str]:
     return [f"{len(missing)} of {len(runs)} jobs are not finished, and not in these numbers: {told}."]
 
 
-Scored = dict[Any, tuple[float, np.ndarray]]  # name or category id -> AP on all images, and on each of R resamples
-
-
-class _Scores(NamedTuple):
-    """Of one run."""
-
-    numbers: Scored
-    categories: Scored
-
-
-def _of_all(runs: Sequence[Run], truth: GroundTruth, split: str) -> tuple[GroundTruth, list[str]]:
-    """The ground truth of the images that all runs were evaluated on, and a note where these are not all."""
-    known = [ids for run in runs if (ids := run.evaluated(split)) is not None]
-    common = set.intersection(*known) if known else set(truth.sizes)
-    if common >= truth.sizes.keys():
-        return truth, []
-    if not (shared := truth.restricted_to(common)).sizes:
-        raise UserError("the runs were evaluated on different images, none of which all of them have in common")
-    return shared, [
-        f"Evaluated on a part of the {len(truth.sizes)} images (trainer.limit_val_batches, or images that could not be "
-        f"read): all numbers are over the {len(shared.sizes)} images that every run has in common."
-    ]
-
-
-def _results(run: Run, everything: GroundTruth, truth: GroundTruth, split: str) -> list[dict[str, Any]]:
-    """Of the images that count."""
-    results = run.results(split)
-    strangers = {found["image_id"] for found in results} - everything.sizes.keys()
-    if strangers:
-        raise UserError(
-            f"{run.results_file(split)}: image {min(strangers)} is not in the validation annotations, so these are "
-            "others than the run was evaluated on; say where the right ones are: root=DIR"
-        )
-    return [found for found in results if found["image_id"] in truth.sizes]
-
-
-def _scores(
-    run: Run, results: list[dict[str, Any]], truth: GroundTruth, weights: np.ndarray, sorts: Mapping[str, GroundTruth]
-) -> _Scores:
-    matches = Matches.of(truth, results, run.max_detections)
-    whole, drawn = average_precision(matches), average_precision(matches, weights)
-    once, each = numbers(whole), numbers(drawn)
-    log.info("%s: AP %.4f", run.name, once["AP"].item())
-    pairs = zip(per_category(whole)[0].tolist(), per_category(drawn).T, strict=True)
-    categories = dict(zip(matches.category_ids, pairs, strict=True))
-    told = {n: (once[n].item(), each[n]) for n in NUMBERS}
-    for name, sort in sorts.items():
-        matches = Matches.of(sort, results, run.max_detections).of_all_sizes()
-        own, resampled = (numbers(average_precision(matches, w))["AP"] for w in (None, weights))
-        told[name] = own.item(), resampled
-    return _Scores(told, categories)
-
-
-def _row(variant: Variant, baseline: Variant, scores: dict[Path, _Scores], classes: int) -> Row:
+def _row(variant: Variant, baseline: Variant, scores: dict[Path, Scores], classes: int) -> Row:
     ours, theirs = ([scores[run.folder] for run in each.finished] for each in (variant, baseline))
     told = []
     for kind in ("numbers", "categories"):
         own, other = ([getattr(score, kind) for score in side] for side in (ours, theirs))
         told.append({name: Spread.of(np.array([scored[name][0] for scored in own])) for name in own[0]})
         compared = () if variant is baseline else own[0]
-        told.append({name: paired_difference(_stacked(own, name), _stacked(other, name)) for name in compared})
+        told.append({name: paired_difference(stacked(own, name), stacked(other, name)) for name in compared})
     spreads, differences, categories, category_differences = told
     if crowding.NAMES.keys() <= differences.keys():
-        differences[crowding.MORE] = paired_difference(_touching_less_apart(ours), _touching_less_apart(theirs))
+        differences[crowding.MORE] = paired_difference(touching_less_apart(ours), touching_less_apart(theirs))
     return Row(variant, spreads, categories, differences, category_differences, costs_of(variant, classes))
 
 
-def _touching_less_apart(scores: Sequence[_Scores]) -> tuple[np.ndarray, np.ndarray]:
-    touching, apart = (_stacked([score.numbers for score in scores], name) for name in crowding.NAMES)
-    return touching[0] - apart[0], touching[1] - apart[1]
-
-
-def _stacked(scores: Sequence[Scored], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """((s,), (s, R)) of s seeds."""
-    once, each = zip(*(scored[name] for scored in scores), strict=True)
-    return np.array(once), np.stack(each)
-
-
-def _disagreements(runs: Sequence[Run], scores: dict[Path, _Scores]) -> list[str]:
+def _disagreements(runs: Sequence[Run], scores: dict[Path, Scores]) -> list[str]:
     """A note where training logged another AP than its results give: the annotations may have changed since."""
     told = []
     for run in runs:
