@@ -7,20 +7,40 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from aggmask import evaluate, predict, train
-from aggmask.assembly.command import quoted, run_command
+from aggmask.assembly.command import quoted, run_command, unquoted
 from tests.assembly.test_config import EXPERIMENTS
 from tests.runs import command
 
+PATHS = ["runs/a b/best.ckpt", "runs/epoch=3/best.ckpt", "it's/[1].jpg", "in/(*).png", "a,b.jpg", "plain/x-1.ckpt",
+         "~/coco", "Fotos/Grün", "/home/josé/写真", "[1].jpg", "'tis", "choice(a,b)", r"C:\Fotos\a", r"C:\My Fotos\ü\\",
+         "2024", "-1", "1e3", "2026.01", "1_0", ".5", "nan", "true", "False", "007", "${seed}/é"]  # fmt: skip
 
-@pytest.mark.parametrize(
-    "value", ["runs/a b/best.ckpt", "runs/epoch=3/best.ckpt", "it's/[1].jpg", "in/(*).png", "a,b.jpg", "plain/x-1.ckpt"]
-)
+
+@pytest.mark.parametrize("value", PATHS)
 def test_a_path_reaches_the_program_as_it_was_typed(value):
-    override = OverridesParser.create().parse_override(quoted(f"checkpoint={value}"))
+    argument = quoted(f"checkpoint={value}")
+    override = OverridesParser.create().parse_override(argument)
     assert override.value() == value
+    assert isinstance(override.value(), str)
+    assert quoted(argument) == argument  # as of another rank, which Lightning gives what this one made of its words
+    assert unquoted(argument.partition("=")[2]) == value
 
 
-OTHERS = ["seed=1,2,3", "data.short_side=[64,96]", "checkpoint='a b'", "optim.lr=1e-3", "data.batch_size=2,4",
+NAMES = ["name", "split", "data.root", "data.val.images", "model.backbone.weights", "hydra.sweep.dir", "sweep.resume"]
+
+
+@pytest.mark.parametrize("key", [*NAMES, "++data.train.annotations"])
+def test_what_names_a_folder_is_no_number(key):
+    assert OverridesParser.create().parse_override(quoted(f"{key}=2017")).value() == "2017"
+
+
+@pytest.mark.parametrize("value", ["null", "plain/x-1.ckpt", "'a b'", '"a b"', "[a,b]", "{a: 1}", "${seed}"])
+def test_what_is_read_as_typed_is_left_alone(value):
+    assert quoted(f"checkpoint={value}") == f"checkpoint={value}"
+
+
+OTHERS = ["seed=1,2,3", "data.batch_size=2", "optim.lr=.5", "object=1", "score_threshold=0", "data.flip=true",
+          "data.short_side=[64,96]", "checkpoint='a b'", "optim.lr=1e-3", "data.batch_size=2,4",
           "data.copy_paste=null,{probability: 0.5}", "data.short_side=choice(64,96)"]  # fmt: skip
 
 
@@ -36,11 +56,20 @@ def test_a_sweep_may_go_over_paths(value):
     assert OverridesParser.create().parse_override(quoted(argument)).value() == value
 
 
+def test_a_sweep_goes_over_any_paths():
+    override = OverridesParser.create().parse_override(quoted("data.val.images=2016, Grün,~/b,null", sweeps=True))
+    assert override.is_sweep_override()
+    assert list(override.sweep_string_iterator()) == ["'2016'", "'Grün'", "'~/b'", "null"]
+
+
 def test_the_home_folder_is_meant_where_no_shell_has_expanded_it(monkeypatch):
     monkeypatch.setenv("HOME", "/home/of mine")
-    monkeypatch.setattr(sys, "argv", ["train", "output_dir=~/x", "hydra.sweep.dir=~/y", "seed=~1"])
+    monkeypatch.setattr(sys, "argv", ["train", "output_dir=~/x", "hydra.sweep.dir=~/ü", "sweep.resume=~/z", "seed=~1"])
     run_command(lambda: None)
-    assert sys.argv[1:] == ["output_dir='/home/of mine/x'", "hydra.sweep.dir=/home/of mine/y", "seed=~1"]
+    home = "/home/of mine"
+    assert sys.argv[1:] == [
+        f"output_dir={home}/x", f"hydra.sweep.dir='{home}/ü'", f"sweep.resume={home}/z", "seed=~1"
+    ]  # fmt: skip
 
 
 def test_a_run_that_is_refused_leaves_no_folder(monkeypatch, capsys, tmp_path):

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -26,14 +29,13 @@ from aggmask.errors import UserError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_PATHS = re.compile(
-    r"\+{0,2}((?:checkpoint|source|output|output_dir|resume|image|figure|fix|html|model\.backbone\.weights|sweep\.resume|"
-    r"data\.(?:root|cache_dir|(?:train|val)\.(?:annotations|images)))=)(.+)",
+_PATHS = re.compile(  # and names of folders
+    r"\+{0,2}((?:checkpoint|source|output|output_dir|resume|image|figure|fix|html|name|split|model\.backbone\.weights|"
+    r"sweep\.resume|hydra\.(?:run|sweep)\.dir|data\.(?:root|cache_dir|(?:train|val)\.(?:annotations|images)))=)(.+)",
     re.DOTALL,
 )
-_FOLDERS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir")  # that Hydra makes
+_FOLDERS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir", "sweep.resume")  # that Hydra makes
 _SEVERAL = re.compile(r".*,.*|(?:choice|range|interval|glob|shuffle|sort)\(.*\)", re.DOTALL)  # values of a sweep
-_PLAIN = re.compile(r"[\w./\\:~+-]*|[\[{'\"$].*", re.DOTALL)  # what Hydra reads as it stands
 
 
 def hydra_task(command: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
@@ -121,18 +123,36 @@ def _at_home(argument: str) -> str:
 
 
 def quoted(argument: str, sweeps: bool = False) -> str:
-    """An override whose value is a path, quoted where Hydra's grammar would stumble over it (spaces, =, brackets).
+    """An override whose value is a path, quoted where Hydra would not read it as the words that were typed.
+
+    It stumbles over =, brackets, ~ and all letters but English ones, and takes a folder 2024 for a number.
 
     Args:
         sweeps: whether a comma stands between two values; else it is part of a path.
     """
     match = _PATHS.fullmatch(argument)
-    if not match or _PLAIN.fullmatch(match[2]) or (sweeps and _SEVERAL.fullmatch(match[2])):
+    if not match:
         return argument
-    value = match[2].replace("\\", "\\\\").replace("'", "\\'")
-    return f"{argument[: match.start(2)]}'{value}'"
+    value = match[2]
+    if not (sweeps and _SEVERAL.fullmatch(value)):
+        return argument[: match.start(2)] + _as_words(value)
+    if re.search(r"[(\[{'\"]", value):
+        return argument
+    return argument[: match.start(2)] + ",".join(map(_as_words, re.split(r"\s*,\s*", value)))
+
+
+def _as_words(value: str) -> str:
+    """A value, quoted where it is neither read as typed, nor in quotes already, nor null, a list or a mapping."""
+    try:
+        read = OverridesParser.create().parse_override(f"key={value}").value()
+    except HydraException:
+        stays = False
+    else:
+        in_quotes = isinstance(read, str) and value[0] in "'\""
+        stays = read == value or in_quotes or read is None or isinstance(read, list | dict)
+    return value if stays else QuotedString(value, Quote.single).with_quotes()
 
 
 def unquoted(value: str) -> str:
     """The path that `quoted` made a value of."""
-    return value[1:-1].replace("\\'", "'").replace("\\\\", "\\") if value.startswith("'") else value
+    return OverridesParser.create().parse_override(f"key={value}").value() if value.startswith("'") else value
