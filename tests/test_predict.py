@@ -116,6 +116,17 @@ def test_a_broken_picture_is_named_and_the_others_are_done(checkpoint, pictures,
     assert (tmp_path / "out" / "good.png").is_file()
 
 
+def test_folders_may_be_called_anything(checkpoint, pictures, monkeypatch, capsys, tmp_path):
+    (tmp_path / "2024").mkdir()
+    Image.open(pictures / "grey.png").save(tmp_path / "2024" / "grey.png")
+    shutil.copy(checkpoint, tmp_path / "née.ckpt")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    status, said = command(monkeypatch, capsys, predict, "checkpoint=~/née.ckpt", "source=2024", "output=1e3")
+    assert status == 0, said
+    assert (tmp_path / "1e3" / "grey.png").is_file()
+
+
 def test_results_tell_of_the_overlays_that_are_there_when_it_is_interrupted(
     checkpoint, pictures, monkeypatch, capsys, tmp_path
 ):

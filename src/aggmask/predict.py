@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from aggmask.signals import end_at_once
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from aggmask.predictor import Predictor
     from aggmask.structures import Instances
 
 register_resolvers()
@@ -45,47 +46,49 @@ def predict(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     check_score(config["score_threshold"])
     files = pictures(config["source"])
     folder = Path(config["output"]).expanduser()
-    if checkpoints_of(folder):
-        raise UserError(
-            f"output={folder}: is the folder of a training, which keeps its own {RESULTS}; name another one"
-        )
-    if _has_others_results(folder):
-        raise UserError(
-            f"output={folder}: {folder / RESULTS} is there, and was not written by predict; name another folder"
-        )
+    _refuse_others(folder)
     pairs = targets(files, folder)
     checkpoint_file(config["checkpoint"])
-    from PIL.PngImagePlugin import PngInfo
-    from tqdm import tqdm
-
     from aggmask.assembly.build import load
-    from aggmask.data.decode import pixels_of
-    from aggmask.drawing.overlay import draw
     from aggmask.metrics.results import write
-    from aggmask.predictor import read_picture
 
     model = load(config["checkpoint"], config["device"], config["short_side"], config["long_side"])
-    channels, home = model.segmenter.backbone.in_chans, _home(config["source"])
     make_folder(folder, "output")
     write([], folder / RESULTS)  # those of an earlier call would not be of the overlays, if this one is interrupted
-    results, failed, mark = [], [], PngInfo()
-    mark.add_text("Software", _MARK)
+    results, failed = [], []
     try:
-        for number, (file, target) in enumerate(tqdm(pairs, unit="image")):
-            try:
-                pixels = read_picture(file, channels, model.value_range)
-            except UserError as error:
-                failed.append(str(error))
-                continue
-            found = model.look(pixels, config["score_threshold"], crop=True)
-            draw(pixels_of(pixels, 3), found, config["score_threshold"]).save(target, pnginfo=mark)
-            results += as_results(number, file.relative_to(home).as_posix(), found)
+        for rows in _drawn(model, pairs, _home(config["source"]), config["score_threshold"], failed):
+            results += rows
     finally:  # whatever ends it: of the overlays that are there
         write(results, folder / RESULTS)
     print(f"{len(files) - len(failed)} pictures, {len(results)} objects: {folder}")
     if failed:
         raise UserError("\n".join(["some pictures could not be read:", *failed]))
     return results
+
+
+def _drawn(
+    model: Predictor, pairs: list[tuple[Path, Path]], home: Path, score_threshold: float, failed: list[str]
+) -> Iterator[list[dict[str, Any]]]:
+    """Results of one picture after another, once its overlay is written; `failed` takes what could not be read."""
+    from PIL.PngImagePlugin import PngInfo
+    from tqdm import tqdm
+
+    from aggmask.data.decode import pixels_of
+    from aggmask.drawing.overlay import draw
+    from aggmask.predictor import read_picture
+
+    channels, mark = model.segmenter.backbone.in_chans, PngInfo()
+    mark.add_text("Software", _MARK)
+    for number, (file, target) in enumerate(tqdm(pairs, unit="image")):
+        try:
+            pixels = read_picture(file, channels, model.value_range)
+        except UserError as error:
+            failed.append(str(error))
+            continue
+        found = model.look(pixels, score_threshold, crop=True)
+        draw(pixels_of(pixels, 3), found, score_threshold).save(target, pnginfo=mark)
+        yield as_results(number, file.relative_to(home).as_posix(), found)
 
 
 def pictures(source: str) -> list[Path]:
@@ -131,12 +134,23 @@ def targets(files: list[Path], folder: Path) -> list[tuple[Path, Path]]:
     return [(file, target) for target, file in pairs.items()]
 
 
-def _has_others_results(folder: Path) -> bool:
-    """Whether there are results that no call of predict wrote: those of an evaluation name no files."""
+def _refuse_others(folder: Path) -> None:
+    """
+    Raises:
+        UserError: the folder is a training's, or has results that no call of predict wrote.
+    """
     from aggmask.metrics.results import EVALUATED
 
+    if checkpoints_of(folder):
+        raise UserError(
+            f"output={folder}: is the folder of a training, which keeps its own {RESULTS}; name another one"
+        )
     head = _head_of(folder / RESULTS) if (folder / RESULTS).exists() else b"[]"
-    return (folder / EVALUATED).exists() or (head != b"[]" and b'"file_name"' not in head)
+    # Results of an evaluation name no files.
+    if (folder / EVALUATED).exists() or (head != b"[]" and b'"file_name"' not in head):
+        raise UserError(
+            f"output={folder}: {folder / RESULTS} is there, and was not written by predict; name another folder"
+        )
 
 
 def _head_of(file: Path) -> bytes:
