@@ -64,8 +64,25 @@ def test_another_split_lies_beside_val(trained, tmp_path):
     }  # fmt: skip
     overrides[2] = "+data.root=null"
     config = evaluate.plain(composed(*overrides, command="evaluate"))
-    with pytest.raises(UserError, match=r"split=test lies in data\.root"):
-        evaluate.evaluate(config)
+    for named in ({}, {"val": {"annotations": str(other / "annotations" / "instances_test2017.json")}}):
+        config["data"] |= named
+        with pytest.raises(UserError, match=r"split=test lies in data\.root"):
+            evaluate.evaluate(config)
+
+
+@pytest.mark.parametrize("root", [[], ["data.root=null"]])
+def test_another_split_is_what_is_named(root, trained, monkeypatch, capsys, tmp_path):
+    """Not what lies in the root: the checkpoint's has no split of this name."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    other = make_coco(tmp_path / "other", images=1, val_images=3, seed=5)
+    other.rename(tmp_path / "früher")
+    shutil.copy(trained[1], tmp_path / "own.ckpt")
+    places = ["data.val.annotations=~/früher/annotations/instances_val2017.json", "data.val.images=~/früher/val2017"]
+    words = ["checkpoint=~/own.ckpt", "split=2024", *places, *root, "trainer.accelerator=cpu"]
+    status, said = command(monkeypatch, capsys, evaluate, *words)
+    assert status == 0, said
+    found = json.loads((tmp_path / "2024" / "results.json").read_text())
+    assert {row["image_id"] for row in found} == {1005, 1015, 1025}
 
 
 def test_another_root_is_evaluated_as_it_is(trained, tmp_path):

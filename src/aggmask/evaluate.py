@@ -39,7 +39,7 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     if "root" in config["data"]:  # someone's own data set: nothing is drawn into it, no place is remembered
         overrides["data"] = {"prepare": None, "train": {}, "val": {}} | config["data"]
     module = load_module(config["checkpoint"], overrides)
-    data = build(_of_split(module.hparams["data"], config["split"]))
+    data = build(_of_split(module.hparams["data"], config["split"], config["data"].get("val") or {}))
     trainer = build_trainer(config["trainer"], logger=False, enable_checkpointing=False)
     name = "evaluation" if config["split"] == "val" else config["split"]
     folder = make_folder(config["output"] or Path(config["checkpoint"]).expanduser().parent / name, "output")
@@ -67,16 +67,17 @@ def _write(module: SegmentationModule, folder: Path) -> None:
             print(f"detections: {folder / 'results.json'}")
 
 
-def _of_split(data: Mapping[str, Any], split: str) -> dict[str, Any]:
-    """The data node with another split in the place of val."""
+def _of_split(data: Mapping[str, Any], split: str, named: Mapping[str, Any]) -> dict[str, Any]:
+    """The data node with another split in the place of val: places that are `named`, others as usual in the root."""
     from aggmask.data.places import Split
 
     if split == "val":
         return dict(data)
-    if not data.get("root"):
+    usual = Split.of(split, None, Path(data["root"]) if data.get("root") else None)
+    places = {"annotations": usual.annotations, "images": usual.images, **named}
+    if None in places.values():
         raise UserError(f"split={split} lies in data.root, which is not given; say data.val.annotations and .images")
-    place = Split.of(split, None, Path(data["root"]))
-    return {**data, "val": {"annotations": place.annotations, "images": place.images}}
+    return {**data, "val": places}
 
 
 def report(numbers: Mapping[str, float], per_category: Sequence[CategoryScore]) -> str:
