@@ -38,6 +38,21 @@ def test_a_key_that_a_newer_version_has_makes_no_variant():
     assert len(group(runs)) == 2
 
 
+def test_loggers_make_no_variant():
+    """W&B's group is the name of the sweep, of which a report may take several."""
+    loggers = [{"wandb": {"group": "monday"}}, {"wandb": {"group": "friday"}}, {"csv": {"flush": 1}}, None]
+    words = [["logger=wandb"], ["logger=wandb", "logger.wandb.group=friday"], [], ["logger=null"]]
+    runs = [
+        _run(4 * window + i, {"window": window, "seed": i, "logger": logger}, f"window={window}", *said)
+        for window in (5, 9)
+        for i, (logger, said) in enumerate(zip(loggers, words, strict=True))
+    ]
+    variants = group(runs)
+    assert [variant.label for variant in variants] == ["window=5", "window=9"]
+    assert [len(variant.runs) for variant in variants] == [4, 4]
+    assert len(group([_run(0, {}, "window=5", "logger=wandb"), _run(1, {}, "window=5")])) == 1
+
+
 def test_labels_are_as_short_as_they_can_be():
     settings = [("model.bank.width=1", "model.category.width=2"), ("model.bank.width=3", "model.category.width=4")]
     runs = [_run(i, {"a": i}, *own, "sweep.n_jobs=2", "+optim.lr=1") for i, own in enumerate(settings)]

@@ -10,7 +10,8 @@ from typing import Any
 from aggmask.errors import UserError
 from aggmask.reporting.runs import FINISHED, Run
 
-_NOT_A_VARIANT = {"seed", "data.seed", "resume", "name", "output_dir"}  # nor anything under `sweep`
+_NOT_A_VARIANT = {"seed", "data.seed", "resume", "name", "output_dir", "logger"}
+_NOR_BELOW = ("sweep.", "logger.")  # W&B's group is the sweep's name
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ def choose(variants: Sequence[Variant], name: str | None) -> Variant:
 
 
 def _typed(run: Run) -> list[str]:
-    """Overrides, those of the seed and of the sweep itself apart."""
+    """Overrides, those of the seed, of loggers and of the sweep itself apart."""
     return [
         text
         for text in (override.lstrip("+") for override in run.overrides)
-        if text.partition("=")[0] not in _NOT_A_VARIANT and not text.startswith(("sweep.", "hydra"))
+        if text.partition("=")[0] not in _NOT_A_VARIANT and not text.startswith((*_NOR_BELOW, "hydra"))
     ]
 
 
@@ -92,13 +93,13 @@ def _flat_settings(run: Run) -> list[str]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """Flat configuration of a run, without its seed and its folder."""
+    """Flat configuration of a run, without its seed, its folder and its loggers."""
     settings = flat(run.config)
     folder = str(settings.get("output_dir", ""))
     return {
         key: value.replace(folder, ".") if folder and isinstance(value, str) else value
         for key, value in settings.items()
-        if key not in _NOT_A_VARIANT and not key.startswith("sweep.")
+        if key not in _NOT_A_VARIANT and not key.startswith(_NOR_BELOW)
     }
 
 
