@@ -123,6 +123,14 @@ def test_a_backbone_a_text_and_a_truncated_file_are_refused(weights, tmp_path):
         load(tmp_path / "nothing.pth", "cpu")
 
 
+def test_a_place_below_a_file_is_refused(weights, monkeypatch, capsys, tmp_path):
+    torch.save({"state_dict": weights}, tmp_path / "file.pth")
+    words = [f"source={tmp_path}/file.pth", f"output={tmp_path}/file.pth/new.ckpt", "categories=[a,b,c,d,e]"]
+    status, said = command(monkeypatch, capsys, convert, *words)
+    assert status == 2
+    assert f"output={tmp_path}/file.pth: cannot be written (File exists); name another folder" in said
+
+
 def test_code_in_a_file_runs_only_when_trusted(weights, tmp_path):
     torch.save({"state_dict": weights, "history": Foreign()}, tmp_path / "file.pth")
     with pytest.raises(UserError, match=r"Foreign.*trust_pickle=true"):

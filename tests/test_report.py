@@ -66,6 +66,14 @@ def test_files_that_the_disk_does_not_take_leave_those_before_as_they_were(sweep
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"report.html": "before"}
 
 
+def test_a_place_that_is_a_file_is_refused_before_the_work(sweep, said, monkeypatch, tmp_path):
+    monkeypatch.setattr("aggmask.reporting.summary.summarize", lambda *_: pytest.fail("summed up all the same"))
+    (tmp_path / "file").touch()
+    status, text = said(sweep, f"output={tmp_path}/file")
+    assert status == 2
+    assert f"output={tmp_path}/file: cannot be written (File exists); name another folder" in text
+
+
 def test_by_default_the_page_lies_in_the_sweep(sweep, said):
     assert said(sweep, "resamples=2", "pictures=0")[0] == 0
     assert (sweep / "report.html").is_file()

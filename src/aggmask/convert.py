@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aggmask.assembly.command import hydra_task, run_command
 from aggmask.assembly.config import plain, register_resolvers
 from aggmask.errors import UserError
-from aggmask.files import write_whole
+from aggmask.files import make_folder, write_whole
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -48,7 +48,7 @@ def convert(config: Mapping[str, Any]) -> Path:
         content = as_published(read_checkpoint(source), config["names"])
     else:
         raise UserError(f"format={config['format']}: must be aggmask or published")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent, "output")
     write_whole(output, lambda file: torch.save(content, file))
     print(f"{len(content['state_dict'])} weights: {output}")
     return output

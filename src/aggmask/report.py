@@ -11,7 +11,7 @@ from pathlib import Path
 from aggmask.assembly.checking import suggest
 from aggmask.assembly.command import run_command
 from aggmask.errors import UserError
-from aggmask.files import write_whole
+from aggmask.files import make_folder, write_whole
 
 _DEFAULTS = {"baseline": None, "output": None, "pictures": 6, "resamples": 1000, "root": None, "split": "val"}
 _HELP = """keys:
@@ -47,15 +47,14 @@ def report(
         The page's file.
 
     Raises:
-        UserError: see `reporting.summary.summarize`.
+        UserError: see `reporting.summary.summarize`; nothing can be written to `output`.
     """
     from aggmask.reporting.page import TABLES, render
     from aggmask.reporting.summary import summarize
     from aggmask.reporting.tables import as_latex, as_markdown
 
+    place = make_folder(output, "output") if output else Path(folder).expanduser()
     summary = summarize(folder, baseline, resamples, root, split)
-    place = Path(output or folder).expanduser()
-    place.mkdir(parents=True, exist_ok=True)
     texts = (render(summary, pictures), as_markdown(summary), as_latex(summary))
     for name, text in zip(("report.html", *TABLES), texts, strict=True):
         write_whole(place / name, lambda file, text=text: file.write(text.encode()))
