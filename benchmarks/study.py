@@ -79,7 +79,8 @@ class Study:
         self.record: dict[str, Any] = {"began": time.strftime("%Y-%m-%d %H:%M"), "settings": asked}
         self.record |= {"machine": machine(threads=1), "commands": [], "seconds": {}}
         earlier = read_json(self.notes)
-        if earlier and self._is_begun():  # it was stopped, and goes on
+        # It was stopped, and goes on: also where steps were timed, and jobs made of that, but nothing trained yet.
+        if earlier and (earlier["settings"] == asked or self._is_begun()):
             self.record = earlier
             there = self.record["settings"]
             if differ := [

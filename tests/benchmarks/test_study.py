@@ -167,6 +167,17 @@ def test_a_variant_that_is_added_later_changes_no_steps_of_the_others(monkeypatc
     assert made._seconds([base, *others, added], 0.002) == pytest.approx(expected)
 
 
+def test_step_times_are_kept_though_nothing_is_trained_by_them_yet(monkeypatch, tmp_path):
+    """Else it would time anew, and the sweep get jobs of other numbers of steps beside those that it has."""
+    words, jobs = ["--sweep", "study_main", "--folder", str(tmp_path), "--lr", "0.002"], study.jobs_of("study_main")
+    monkeypatch.setattr(step_times, "step_seconds", lambda configs: {name: [0.1] for name in configs})
+    before = study.Study(study.settings_of(words))._seconds(jobs, 0.002)
+    monkeypatch.setattr(step_times, "step_seconds", lambda configs: {name: [0.2] for name in configs})
+    assert study.Study(study.settings_of(words))._seconds(jobs, 0.002) == before
+    other = study.Study(study.settings_of([*words, "--steps", "50"]))._seconds(jobs, 0.002)
+    assert set(other.values()) == {0.2}
+
+
 def record_of(folder) -> dict:
     return json.loads((folder / "record.json").read_text())
 
