@@ -354,6 +354,52 @@ def test_stray_bytes_at_the_end_of_a_jpeg_are_harmless():
     check(JPEG + b"appended", pillow(JPEG))
 
 
+def with_scan_parameters(data, values):
+    """A JPEG with other bytes Ss, Se and Ah/Al at the end of its (first) scan header."""
+    at = data.index(b"\xff\xda")
+    start = at + 5 + 2 * data[at + 4]
+    return data[:start] + values + data[start + 3 :]
+
+
+def with_segment(data, marker, body):
+    return data[:2] + marker + struct.pack(">H", len(body) + 2) + body + data[2:]
+
+
+ODD = {
+    "scan parameters of some phones": with_scan_parameters(JPEG, b"\0\0\0"),
+    "the same with a preview": with_segment(
+        with_scan_parameters(JPEG, b"\0\0\0"), b"\xff\xe1", b"Exif\0\0" + encoded(GREY, "JPEG")
+    ),
+    "JFIF revision": JPEG.replace(b"JFIF\0\1", b"JFIF\0\7"),
+    "Adobe transform": with_segment(JPEG, b"\xff\xee", b"Adobe\0\x64\0\0\0\0\x09"),
+    "ICC profile": with_segment(JPEG, b"\xff\xe2", b"ICC_PROFILE\0\7\1profile"),
+}
+
+
+@pytest.mark.parametrize("data", ODD.values(), ids=ODD.keys())
+def test_headers_that_libjpeg_only_warns_of_are_harmless(data):
+    assert data != JPEG
+    check(data, pillow(data))
+
+
+RESTARTS = encoded(NOISE, "JPEG", restart_marker_blocks=1)
+SCANS = PROGRESSIVE.split(b"\xff\xc4")  # each with its table
+BROKEN = {
+    "Premature end of JPEG file": JPEG[:-2],
+    "premature end of data segment": JPEG[:-200] + b"\xff\xd9",
+    "bad Huffman code": JPEG[:-200] + b"\xff\0" * 90 + JPEG[-20:],
+    "premature end": with_scan_parameters(JPEG, b"\0\0\0")[:-200] + b"\xff\xd9",
+    "instead of RST": RESTARTS.replace(b"\xff\xd1", b"\xff\xd6", 1),
+    "Inconsistent progression": b"\xff\xc4".join(SCANS[:2] + SCANS[3:]),
+}
+
+
+@pytest.mark.parametrize(("told", "data"), BROKEN.items())
+def test_pixels_that_libjpeg_misses_are_told(told, data):
+    with pytest.raises(UserError, match=told):
+        decode_image(data, "x")
+
+
 @pytest.mark.parametrize("zeros", [2, 500])
 def test_an_end_that_zeros_have_overwritten_is_harmless(zeros):
     check(JPEG[:-2] + bytes(zeros), pillow(JPEG))

@@ -2,7 +2,8 @@
 
 Ordinary JPEG goes through simplejpeg (libjpeg-turbo: Pillow's pixels in 0.6 of the time), everything else through
 Pillow. Transparency is dropped, not composited: as with OpenCV, what training sees is the stored color, and no
-background is invented. Difference from Pillow: ordinary JPEGs damaged in the middle are refused, not filled with grey.
+background is invented. Difference from Pillow: ordinary JPEGs of which a part is missing are refused, not filled with
+grey. Changed bytes inside of a picture mostly go unnoticed, as in viewers: libjpeg takes them for another picture.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's name 
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF's tag
 _DARK = 1 / 8  # of white: a deep picture without larger values was made for another range
 EXCHANGED = "Height and width are exchanged: in the annotations, or the picture was turned after annotating"
+# libjpeg's warnings after which pixels are missing or nonsense. All others are of headers that cameras and editors get
+# wrong (scan parameters, JFIF revision, Adobe transform, ICC profile) or of bytes to spare: every viewer reads on. Its
+# errors end Pillow's reading, too.
+_DAMAGE = ("remature end", "bad Huffman code", "bad arithmetic code", "instead of RST", "Inconsistent progression")
 _logger = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is the limit here
 _told = mmap.mmap(-1, 1)  # whether a warning was given: a byte that loader processes share, as they are forked
@@ -139,7 +144,9 @@ def _decode_jpeg(data: bytes) -> np.ndarray | None:
     try:
         return simplejpeg.decode_jpeg(data, "RGB", strict=True)
     except ValueError as error:
-        if "extraneous bytes" in str(error):  # between segments: harmless, some cameras leave them
+        if "Invalid SOS parameters" in str(error) and (usual := _with_usual_scan(data)) != data:
+            return _decode_jpeg(usual)  # not by Pillow, which says nothing of what is missing
+        if not any(sign in str(error) for sign in _DAMAGE):
             return None
         # A progressive one (FF C2) may end at any of its scans: of that nobody could tell whether it is whole.
         if "Premature end of JPEG file" not in str(error) or not data.endswith(b"\0") or b"\xff\xc2" in data:
@@ -149,6 +156,15 @@ def _decode_jpeg(data: bytes) -> np.ndarray | None:
     closed = data.rstrip(b"\0")
     closed += b"\0" * closed.endswith(b"\xff") + b"\xff\xd9"
     return simplejpeg.decode_jpeg(closed, "RGB", strict=True)
+
+
+def _with_usual_scan(data: bytes) -> bytes:
+    """A sequential JPEG with the only scan parameters that such a one can have; some phones write others."""
+    at = 2
+    while data[at + 1] != 0xDA:  # from segment to segment: a preview inside of one has a scan of its own
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data[: end - 3] + b"\0\x3f\0" + data[end:]
 
 
 def _open(data: bytes) -> Image.Image:
