@@ -248,8 +248,40 @@ def test_top_folder_counts_only_when_it_is_the_only_one(tmp_path):
     assert ("a/1.jpg" in two, "1.jpg" in two) == (True, False)
     loose = open_storage(write_zip(tmp_path / "loose.zip", {"a/1.jpg": b"1", "2.jpg": b"2"}))
     assert ("2.jpg" in loose, "1.jpg" in loose) == (True, False)
+    with pytest.raises(UserError, match=r"There is no image '1\.jpg' in .*, but 'a/1\.jpg'.*belong together"):
+        loose.read("1.jpg")
+    with pytest.raises(UserError, match=r"There is no image '3\.jpg' in .*loose\.zip\. Check that"):
+        loose.read("3.jpg")
     mac = open_storage(write_zip(tmp_path / "mac.zip", {"a/": b"", "a/1.jpg": b"1", "__MACOSX/a/._1.jpg": b"junk"}))
     assert (mac.read("1.jpg"), mac.read("a/1.jpg")) == (b"1", b"1")
+
+
+@pytest.mark.parametrize("stray", [(), (".DS_Store", "README", "data/labels.json", "._1.jpg")])
+@pytest.mark.parametrize("folder", ["data", "data/mine/pictures"])
+def test_names_in_the_folder_of_all_pictures(tmp_path, folder, stray):
+    images = {f"{folder}/1.jpg": b"1", f"{folder}/sub/2.PNG": b"2", f"{folder}/sub/ü.jpg": b"3"}
+    storage = open_storage(write_zip(tmp_path / "deep.zip", {**dict.fromkeys(stray, b""), **images}))
+    parts = folder.split("/")
+    for k in range(len(parts) + 1):
+        top = "/".join([*parts[k:], ""]) if parts[k:] else ""
+        names = [f"{top}1.jpg", f"{top}sub/2.PNG", f"{top}sub\\{unicodedata.normalize('NFD', 'ü')}.jpg"]
+        assert storage.read_many(names) == [b"1", b"2", b"3"]
+    assert "2.PNG" not in storage
+    assert storage.near("1.JPG") == [f"{folder}/1.jpg"]
+
+
+def test_a_name_in_two_folders_around_the_pictures_is_none_unless_it_is_whole(tmp_path):
+    images = {"a/b/1.jpg": b"1", "a/b/b/1.jpg": b"2", "a/b/b/3.jpg": b"3"}
+    storage = open_storage(write_zip(tmp_path / "twice.zip", images))
+    assert storage.read_many(["a/b/1.jpg", "a/b/b/1.jpg", "1.jpg"]) == [b"1", b"2", b"1"]
+    assert storage.read("b/3.jpg") == b"3"
+    assert ("b/1.jpg" in storage, "3.jpg" in storage) == (False, False)
+    assert storage.near("b/1.jpg") == ["a/b/1.jpg", "a/b/b/1.jpg"]
+
+
+def test_names_without_endings_are_pictures_where_there_are_no_others(tmp_path):
+    storage = open_storage(write_zip(tmp_path / "plain.zip", {"a/b/1": b"1", "a/b/2": b"2"}))
+    assert storage.read_many(["1", "b/2"]) == [b"1", b"2"]
 
 
 def test_utf8_names_not_marked_as_such(tmp_path):

@@ -30,16 +30,22 @@ def leads_out(name: str, place: str) -> UserError:
     )
 
 
-def missing(name: str, place: str, near: Sequence[str] = ()) -> UserError:
-    """What is said of a name that is not there. `near`: names that are, see `Storage.near`."""
+def missing(name: str, place: str, near: Sequence[str] = (), namesake: str | None = None) -> UserError:
+    """What is said of a name that is not there.
+
+    Args:
+        near: names that are, see `Storage.near`.
+        namesake: one that is the same without folders, which may be another image.
+    """
     if len(near) == 1:
         return UserError(
             f"There is no image {name!r} in {place}, but {near[0]!r}. Write the name as the file has it: "
             "python -m aggmask.doctor fix=FILE makes such a copy of the annotations."
         )
+    found = "" if namesake is None else f", but {namesake!r}. If that is the image, write names from the same folder on"
     return UserError(
-        f"There is no image {name!r} in {place}. Check that annotations and images belong together (train, val), and "
-        "that the images are complete."
+        f"There is no image {name!r} in {place}{found}. Check that annotations and images belong together (train, "
+        "val), and that the images are complete."
     )
 
 

@@ -7,10 +7,12 @@ from `zipfile`: members are looked up by a 64-bit hash of their name.
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import struct
 import zipfile
 import zlib
 from functools import cached_property
+from itertools import accumulate, takewhile
 
 import numpy as np
 
@@ -19,9 +21,14 @@ from aggmask.data.byte_ranges import LocalFile, RemoteFile
 from aggmask.data.names import alike, endings, inside, missing, spellings
 from aggmask.errors import UserError
 
+_PICTURES = (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2")
+
 
 class Zip:
-    """Images in a zip. `name` also stands for `top/name` when `top` is the only folder at the top of the zip."""
+    """Images in a zip. `name` also stands for `a/name` and `a/b/name` where `a/b` is the folder of all pictures.
+
+    The name as it is goes first; one that would stand for several members otherwise stands for none.
+    """
 
     def __init__(self, file: LocalFile | RemoteFile) -> None:
         self.place = file.place
@@ -36,8 +43,7 @@ class Zip:
                 "damaged; pack images of other archives (tar) into a zip, or unpack them into a folder."
             ) from error
         names = [_member_name(member) for member in members]
-        tops = {name.partition("/")[0] if "/" in name else None for name in names}
-        self._top = tops.pop() if len(tops) == 1 else None
+        self._folders = _folders(names)
         hashes = np.array([_hash(name) for name in names], np.uint64)
         order = np.argsort(hashes, kind="stable")
         starts = np.array([m.header_offset for m in members], np.int64)
@@ -53,19 +59,24 @@ class Zip:
 
     def _find(self, name: str) -> int | None:
         plain = inside(name, self.place)
-        tried = [plain] if not self._top else [plain, f"{self._top}/{plain}"]
-        for candidate in (*tried, *(other for one in tried for other in spellings(one))):
-            key = np.uint64(_hash(candidate))
-            row = int(np.searchsorted(self._hashes, key, side="right")) - 1  # the last of a repeated name, as zipfile
-            if row >= 0 and self._hashes[row] == key:
+        for spelled in (plain, *spellings(plain)):
+            if (row := self._row(spelled)) is not None:
                 return row
+            deeper = [row for folder in self._folders if (row := self._row(folder + spelled)) is not None]
+            if deeper:
+                return deeper[0] if len(deeper) == 1 else None
         return None
+
+    def _row(self, member: str) -> int | None:
+        key = np.uint64(_hash(member))
+        row = int(np.searchsorted(self._hashes, key, side="right")) - 1  # the last of a repeated name, as zipfile
+        return row if row >= 0 and self._hashes[row] == key else None
 
     def __contains__(self, name: str) -> bool:
         return self._find(name) is not None
 
     def near(self, name: str) -> list[str]:
-        tops = ["", f"{self._top}/"] if self._top else [""]
+        tops = ["", *self._folders]
         wanted = dict.fromkeys(
             alike(top + ending) for ending in endings(inside(name, self.place), self.place) for top in tops
         )
@@ -79,8 +90,14 @@ class Zip:
             names.setdefault(alike(_member_name(member)), []).append(_member_name(member))
         return names
 
+    @cached_property
+    def _namesakes(self) -> dict[str, str]:
+        """The first member of each name without folders, by `alike`."""
+        members = (member for members in self._names.values() for member in members)
+        return {posixpath.basename(alike(member)): member for member in reversed(list(members))}
+
     def __getstate__(self) -> dict:
-        return {key: value for key, value in self.__dict__.items() if key != "_names"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_names", "_namesakes")}
 
     def read(self, name: str) -> bytes:
         return self.read_many([name])[0]
@@ -89,7 +106,8 @@ class Zip:
         rows = [self._find(name) for name in names]
         for name, row in zip(names, rows, strict=True):
             if row is None:
-                raise missing(name, self.place, self.near(name))
+                namesake = self._namesakes.get(posixpath.basename(alike(name)))
+                raise missing(name, self.place, self.near(name), namesake)
         spans = self._file.ranges(self._starts[rows].tolist(), self._ends[rows].tolist())
         return [self._member(row, span, name) for row, span, name in zip(rows, spans, names, strict=True)]
 
@@ -121,6 +139,18 @@ def _members(file: LocalFile | RemoteFile) -> tuple[list[zipfile.ZipInfo], int]:
     with file.open() as stream, zipfile.ZipFile(stream) as archive:
         members = [m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
         return members, archive.start_dir
+
+
+def _folders(names: list[str]) -> list[str]:
+    """The folder of all pictures and those around it, outermost first, each with a / at its end.
+
+    Where no name ends as those of pictures do, all of them are taken for pictures.
+    """
+    pictures = [n for n in names if n.lower().endswith(_PICTURES) and not posixpath.basename(n).startswith(".")]
+    paths = [name.split("/")[:-1] for name in pictures or names]
+    first, last = min(paths, default=[]), max(paths, default=[])  # what these two share, all do
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return list(accumulate(f"{part}/" for part, _ in shared))
 
 
 def _hash(name: str) -> int:
