@@ -11,7 +11,7 @@ from aggmask import doctor
 from aggmask.diagnosis import structure
 from tests.data.make_coco import circle, make_coco
 from tests.nasty import pictures
-from tests.nasty.annotations import FILE, GOOD, file, other
+from tests.nasty.annotations import CASES, FILE, GOOD, file, other
 from tests.runs import command
 
 
@@ -75,6 +75,18 @@ def test_what_training_refuses_is_a_fault(run, tmp_path):
     assert "1 of 1 annotations are crowds" in said
     assert run(*words, "data.skip_empty=false")[0] == 0
     assert run(*(word.replace("data.train", "data.val") for word in words))[0] == 0
+
+
+def test_masks_that_an_exporter_marked_as_crowds_are_learned_from_a_copy(run, tmp_path):
+    masks = [{**a, "bbox": None} for a in json.loads(CASES["each mask a crowd"].data)["annotations"] if "iscrowd" in a]
+    words = place(tmp_path / "mine", file(annotations=masks))
+    status, said = run(*words, "fix=copy.json", "html=null")
+    assert status == 1
+    assert "there is no object with a mask to learn from" in said
+    assert "5 of 5 annotations: each RLE and no polygon is one" in said
+    status, said = run(f"data.train.annotations={tmp_path}/copy.json", words[1], "html=null")
+    assert status == 0, said
+    assert "of 5 objects in 1 of 1 images" in said
 
 
 def test_a_file_to_evaluate_on_lists_the_categories_that_are_trained_on(run, tmp_path):

@@ -228,7 +228,7 @@ def test_batches_without_objects_and_data_of_one_image(tmp_path, caplog):
     module = Watcher()
     trainer(tmp_path, 1).fit(module, CocoDataModule(str(empty), skip_empty=False, **SMALL))
     assert [image[2] for step in module.trained for image in step[2]] == [0, 0, 0, 0]
-    assert "has no object with a mask to learn from" in caplog.text
+    assert "has no object with a mask to learn from; crowds are none (CVAT" in caplog.text
     data = CocoDataModule(str(empty), skip_empty=True, **SMALL)
     with pytest.raises(UserError, match="skip_empty=false"):
         batches(data)

@@ -116,6 +116,16 @@ def test_what_is_marked_ignore_is_no_target(marks, target):
     assert facts["told"] == ({"marked `ignore` are not trained on": 1} if marks["ignore"] else {})
 
 
+@pytest.mark.parametrize(("objects", "crowds", "told"), [(0, 5, True), (44, 5, True), (45, 5, False), (0, 4, False)])
+def test_many_crowds_are_told(objects, crowds, told):
+    given = [{"segmentation": [SQUARE]}] * objects + [{"segmentation": uncompressed(), "iscrowd": 1}] * crowds
+    arrays, facts = packed(*given)
+    assert arrays["crowd"].sum() == crowds
+    assert [(what.split(" (")[0], count) for what, count in facts["told"].items()] == (
+        [(f"of {objects + crowds} are crowds, which are never trained on", crowds)] if told else []
+    )
+
+
 def test_given_values_are_kept():
     arrays, _ = packed({"segmentation": [SQUARE], "area": 7, "bbox": [0, 0, "2.5", 3], "iscrowd": False, "id": 4.0})
     assert arrays["areas"].tolist() == [7.0]

@@ -149,6 +149,10 @@ RECORDS = {
     "repeated annotation": Case(
         file({**GOOD, "id": 11}), {"repeated-annotation"}, (_NAMED, "annotation 10"), kept=(10, 11)
     ),
+    "each mask a crowd": Case(
+        file(*(other(id=11 + k, segmentation=rle(2, 15 + k, 9, 25), iscrowd=1) for k in range(5))),
+        {"crowd", "many-crowds"}, ("5 of 6 annotations: each RLE and no polygon is one",), kept=tuple(range(10, 16)),
+    ),
     "repeated record": Case(file(GOOD), {"repeated-annotation", "repeated-annotation-id"}, kept=(10, 10)),
     "repeated image id": Case(file(images=[_IMAGE, _IMAGE]), {"repeated-image-id"}, ("id 5",), "id 5"),
     "one id, two images": Case(

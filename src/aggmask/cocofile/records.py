@@ -83,6 +83,15 @@ class Annotation(msgspec.Struct, gc=False):
         return self.ignore.strip().lower() not in _NO if isinstance(self.ignore, str) else bool(self.ignore)
 
 
+CVAT_CROWDS = "CVAT (Datumaro) writes iscrowd=1 for each brush or SAM mask"
+_A_FEW, _MANY = 5, 10  # crowds, and one in how many annotations; COCO has one in a hundred
+
+
+def too_many_crowds(crowds: int, annotations: int) -> bool:
+    """Whether so many of the annotations are crowds that most are single objects, marked so by an exporter."""
+    return crowds >= _A_FEW and crowds * _MANY > annotations
+
+
 class Category(msgspec.Struct):
     """What objects are called."""
 

@@ -21,6 +21,7 @@ import torch
 from filelock import FileLock
 from torch.utils.data import DataLoader, Sampler
 
+from aggmask.cocofile.records import CVAT_CROWDS
 from aggmask.data.coco import CocoInstances, collate
 from aggmask.data.copy_paste import CopyPaste
 from aggmask.data.decode import CHANNELS, Exif
@@ -329,8 +330,8 @@ def _not_empty(dataset: CocoInstances, annotations: str) -> CocoInstances:
     told = f"{annotations} has no image to use."
     if dataset.training and not dataset.index.object_counts().any():
         told = (
-            f"{annotations} has no object with a mask to learn from; python -m aggmask.doctor "
-            f"data.train.annotations={annotations} says what becomes of its annotations."
+            f"{annotations} has no object with a mask to learn from; crowds are none ({CVAT_CROWDS}). python -m "
+            f"aggmask.doctor data.train.annotations={annotations} says what becomes of its annotations."
         )
         if len(dataset):
             _logger.warning("%s", told)

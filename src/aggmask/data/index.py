@@ -27,7 +27,7 @@ from aggmask.data.storage import is_url
 from aggmask.errors import UserError
 from aggmask.structures import Category
 
-FORMAT = 2  # of the packed arrays: raise it when their names or meaning change
+FORMAT = 3  # of the packed arrays: raise it when their names or meaning change
 _logger = logging.getLogger(__name__)
 
 # What a remote file system may tell about the content of a file, besides its size.

@@ -13,7 +13,7 @@ from collections import Counter
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from aggmask.cocofile.records import parse, problems_of
+from aggmask.cocofile.records import CVAT_CROWDS, parse, problems_of, too_many_crowds
 from aggmask.cocofile.segmentation import Shape, are_pairs, mask_of, shape_of, shoelace
 from aggmask.errors import UserError
 
@@ -58,6 +58,8 @@ def pack(data: bytes, source: str) -> tuple[dict[str, np.ndarray], dict]:
         kept.append(k)
 
     found = [file.annotations[k] for k in kept]
+    if too_many_crowds(crowds := sum(bool(a.iscrowd) for a in found), len(found)):
+        told[f"of {len(found)} are crowds, which are never trained on ({CVAT_CROWDS})"] = crowds
     names = [image.file_name.encode() for image in images]
     per_image = np.bincount(places[kept], minlength=len(images)) if kept else np.zeros(len(images), np.int64)
     arrays = {

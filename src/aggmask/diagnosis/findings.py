@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from aggmask.cocofile.records import CVAT_CROWDS
+
 _STOP = "training and evaluation stop and name "
 _STOPS = _STOP + "the first one"
 _SKIPS = _STOP + "it; data.on_bad_image=skip goes on without it"
@@ -43,7 +45,8 @@ KINDS = {
     "empty": Kind(True, "no image is listed", "training and evaluation stop and say so", "the same: list some"),
     "no-target": Kind(
         True, "there is no object with a mask to learn from", "training stops; data.skip_empty=false trains on images "
-        "without objects all the same", "none is made up: add objects with masks",
+        "without objects all the same",
+        "none is made up: add objects with masks, or write iscrowd=0 where a crowd is an object",
     ),
     # records
     "record": Kind(True, "an entry is not what the format says", _STOPS, _OUT),
@@ -107,6 +110,11 @@ KINDS = {
     "flat": Kind(False, "a polygon is not in a list of polygons", "read as one polygon", "put into a list"),
     "parts": Kind(False, "an object has several parts", "all of them are one object"),
     "crowd": Kind(False, "a crowd", "never a target; detections on it count neither way"),
+    "many-crowds": Kind(
+        True, "so many crowds that they may be single objects",
+        f"never targets; detections on them count neither way. {CVAT_CROWDS}",
+        "where each RLE and no polygon is a crowd, as CVAT writes them, iscrowd is 0; else kept: look at them",
+    ),
     "ignore": Kind(
         False, "an annotation marked `ignore`", "never a target; evaluated as any other object, as pycocotools does"
     ),

@@ -16,6 +16,7 @@ import fsspec
 
 from aggmask.cocofile.reading import readable
 from aggmask.cocofile.records import LISTS, Annotation, File, LenientFile, parse_leniently, problems_of
+from aggmask.diagnosis.crowds import examine_crowds
 from aggmask.diagnosis.findings import Findings, Repairs
 from aggmask.diagnosis.first_aid import Progress, SizeOf, first_aid, free_ids
 from aggmask.diagnosis.masks import MaskCheck
@@ -97,6 +98,7 @@ def examine(
     _categories(examination, training)
     _image_records(examination, size_of)
     _annotations(examination, progress)
+    examine_crowds(examination)
     return examination
 
 
