@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from aggmask.callbacks.split_step import Step
+from aggmask.cocofile.categories import matching_ids
 from aggmask.decoding.decode import Decoder
 from aggmask.errors import UserError
 from aggmask.metrics.coco_mask_ap import CocoMaskAP
@@ -177,34 +177,3 @@ class SegmentationModule(pl.LightningModule):
             )
         steps = int(trainer.estimated_stepping_batches)
         return self.optim_recipe.configure(trained, steps, self.images_per_step, self.segmenter.backbone.layer_depths)
-
-
-def matching_ids(own: Sequence[Category], found: Sequence[Category], place: str) -> list[int]:
-    """Ids in an annotation file of a model's categories: of the same id and name, else by name.
-
-    Not by id alone: the same ids may mean other things in another file.
-
-    Raises:
-        UserError: the file lacks a category of the model, or a name stands for several categories; names them.
-    """
-    by_name: dict[str, list[int]] = {}
-    for category in found:
-        by_name.setdefault(category.name, []).append(category.id)
-    missing = [category.name for category in own if category.name not in by_name]
-    if missing:
-        raise UserError(
-            f"{place} has no category {', '.join(missing)}, which the model knows; it has {', '.join(by_name)}. "
-            "Evaluate on a file that lists the model's categories by their names; one may well have no annotations."
-        )
-    names = Counter(category.name for category in own)
-    known_there = {(c.id, c.name) for c in found}
-    ids = [c.id if (c.id, c.name) in known_there else by_name[c.name][0] for c in own]
-    for c in own:
-        if (c.id, c.name) not in known_there and (names[c.name] > 1 or len(by_name[c.name]) > 1):
-            known = [other.id for other in own if other.name == c.name]
-            raise UserError(
-                f"{place} has {c.name!r} under the ids {by_name[c.name]}, the model under {known}: which is which "
-                "cannot be told by the name. Give the categories the model's ids, or names of their own; "
-                "python -m aggmask.doctor with fix=FILE.json writes a copy in which equal names are one category."
-            )
-    return ids

@@ -6,6 +6,7 @@ from aggmask.diagnosis.structure import examine
 from tests.nasty.annotations import CASES, FILE, GOOD, file, other
 
 CAT, DOG = FILE["categories"][0], {"id": 2, "name": "dog"}
+CAT2 = {**CAT, "id": 2}
 
 
 def found(data: bytes, training: bool = True, skip_empty: bool = True) -> set[str]:
@@ -32,18 +33,23 @@ def test_there_is_an_object_where_the_index_has_one(case):
 
 
 @pytest.mark.parametrize(
-    ("train", "val", "missing"),
+    ("train", "val", "missing", "ambiguous"),
     [
-        ([CAT, DOG], [CAT], ["category 2 ('dog') of train.json"]),
-        ([CAT], [DOG, {**CAT, "id": 7}], []),
-        ([CAT], None, []),
-        (None, [CAT], []),
+        ([CAT, DOG], [CAT], ["category 2 ('dog') of train.json"], []),
+        ([CAT], [DOG, {**CAT, "id": 7}], [], []),
+        ([CAT, CAT2], [CAT2, CAT], [], []),
+        ([CAT, CAT2], [CAT], [], ["category 2 ('cat') of train.json"]),
+        ([CAT], [CAT2, {**CAT, "id": 3}], [], ["category 1 ('cat') of train.json"]),
+        ([CAT, CAT2], [DOG], ["category 1 ('cat') of train.json", "category 2 ('cat') of train.json"], []),
+        ([CAT], None, [], []),
+        (None, [CAT], [], []),
     ],
 )
-def test_categories_that_a_file_to_evaluate_on_does_not_list(train, val, missing):
+def test_categories_that_a_file_to_evaluate_on_does_not_list(train, val, missing, ambiguous):
     def half(name, categories):
         return examine(b"" if categories is None else file(other(category_id=2), categories=categories), name)
 
     examination = half("val.json", val)
     compare_categories(half("train.json", train), examination)
     assert [str(finding) for finding in examination.findings.of("missing-category")] == missing
+    assert [str(finding) for finding in examination.findings.of("ambiguous-category")] == ambiguous

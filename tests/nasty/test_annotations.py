@@ -142,6 +142,7 @@ def test_every_fault_of_an_annotation_file_has_a_case():
     of_files = {
         "empty",
         "missing-category",
+        "ambiguous-category",
         "no-target",
         "missing",
         "near-name",

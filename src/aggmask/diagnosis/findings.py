@@ -56,12 +56,17 @@ KINDS = {
     "repeated-image-id": Kind(True, "an image id is listed twice", _STOPS, _ONE_OR_NONE),
     "repeated-category-id": Kind(True, "a category id is listed twice", _STOPS, _ONE_OR_NONE),
     "repeated-category-name": Kind(
-        True, "two categories have the same name", "they are learned as two; evaluation matches them by name",
+        True, "two categories have the same name", "they are learned as two; training stops before its "
+        "first step where the file to evaluate on has other ids for the name",
         "objects of the later one go to the first",
     ),
     "missing-category": Kind(
         True, "a category that is trained on is not listed", "training stops before its first step, and evaluation of "
         "its model stops", "the same: add it to `categories`, by that name; it may well have no annotations",
+    ),
+    "ambiguous-category": Kind(
+        True, "a name stands for several categories, under other ids than in training", "training stops before its "
+        "first step, and evaluation of its model stops", "equal names are one category: make a copy of each file",
     ),
     "image-too-large": Kind(True, "an image has too many pixels", _STOPS, _OUT_TOO),
     "unknown-image": Kind(True, "an annotation of an image that is not listed", _STOPS, _OUT),

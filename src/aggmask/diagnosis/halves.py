@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from aggmask.cocofile.records import File
+from aggmask.cocofile.categories import ambiguous
+from aggmask.cocofile.records import CVAT_CROWDS, File
 from aggmask.cocofile.segmentation import mask_of, shape_of
 from aggmask.diagnosis.structure import Examination
 
@@ -21,7 +22,7 @@ def examine_use(examination: Examination, training: bool, skip_empty: bool) -> N
     elif training and skip_empty and not _has_target(file):
         others = sum(not a.is_target for a in file.annotations)
         text = f"{others} of {len(file.annotations)} annotations are crowds or marked `ignore`, the others have no mask"
-        findings.add("no-target", "", text)
+        findings.add("no-target", "", f"{text}. {CVAT_CROWDS}" if any(a.iscrowd for a in file.annotations) else text)
 
 
 def _has_target(file: File) -> bool:
@@ -32,10 +33,12 @@ def _has_target(file: File) -> bool:
 
 
 def compare_categories(train: Examination, val: Examination) -> None:
-    """Look whether the file to evaluate on lists all categories that a model learns, by their names."""
+    """Look whether the file to evaluate on lists all categories that a model learns, as evaluation looks for them."""
     if not (train.readable and val.readable):
         return
-    listed = {category.name for category in val.file.file.categories}
-    for category in train.file.file.categories:
-        if category.name not in listed:
-            val.findings.add("missing-category", f"category {category.id} ({category.name!r}) of {train.source}")
+    own, found = train.file.file.categories, val.file.file.categories
+    listed = {category.name for category in found}
+    missing = [category for category in own if category.name not in listed]
+    for kind, categories in (("missing-category", missing), ("ambiguous-category", ambiguous(own, found))):
+        for category in categories:
+            val.findings.add(kind, f"category {category.id} ({category.name!r}) of {train.source}")
