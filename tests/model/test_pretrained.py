@@ -63,6 +63,44 @@ def test_files_of_another_network_are_refused(tmp_path, weights):
         TimmBackbone("resnet18", weights=str(path))
 
 
+@pytest.mark.parametrize(
+    ("larger", "name", "key"),
+    [
+        ("resnet34", "resnet18", "layer1.2.conv1.weight"),
+        ("seresnet18", "resnet18", "layer1.0.se.fc1.weight"),
+    ],
+)
+def test_weights_of_a_larger_network_of_the_family_are_refused(larger, name, key, tmp_path):
+    """timm would load those that fit."""
+    with torch.device("meta"):
+        empty = timm.create_model(larger).state_dict()
+    torch.save({key: torch.empty_like(value, device="cpu") for key, value in empty.items()}, tmp_path / "larger.pth")
+    with pytest.raises(UserError, match=rf"has '{key}', which {name} has not: it is of another network"):
+        read_weights(str(tmp_path / "larger.pth"), name, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "classifier"),
+    [
+        ("resnet18", "fc.weight"),
+        ("tf_efficientnet_lite0", "classifier.weight"),
+        ("convnext_atto", "head.fc.weight"),
+        ("vit_tiny_patch16_224", "head.weight"),
+        ("swin_tiny_patch4_window7_224", "head.fc.weight"),
+    ],
+)
+def test_whole_files_of_many_families_are_taken_and_those_of_others_refused(name, classifier, tmp_path, weights):
+    with torch.device("meta"):
+        empty = timm.create_model(name).state_dict()
+    assert classifier in empty
+    torch.save({key: torch.zeros_like(value, device="cpu") for key, value in empty.items()}, tmp_path / "whole.pth")
+    assert read_weights(str(tmp_path / "whole.pth"), name, {}).keys() == empty.keys()
+    if name != "resnet18":
+        torch.save(weights, tmp_path / "resnet18.pth")
+        with pytest.raises(UserError, match=rf"has no '.*', which {name} needs|are not those of {name}"):
+            read_weights(str(tmp_path / "resnet18.pth"), name, {})
+
+
 def test_files_that_are_missing_or_unreadable_are_named(tmp_path):
     with pytest.raises(UserError, match="there is no such file"):
         TimmBackbone("resnet18", weights=str(tmp_path / "nothing.pth"))

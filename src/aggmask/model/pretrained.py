@@ -77,18 +77,27 @@ def _read(path: Path, source: str) -> dict[str, Tensor]:
 
 
 def _check(given: Mapping[str, Tensor], source: str, name: str, arguments: Mapping[str, Any]) -> None:
-    """Compare with the whole network, its classifier left out."""
+    """Compare with the whole network, its classifier left out, in both directions."""
     size = {key: value for key, value in arguments.items() if key not in ("in_chans", "out_indices", "features_only")}
     with torch.device("meta"):  # names and shapes only
         full = timm.create_model(name, num_classes=0, **size)
     if filter_fn := getattr(sys.modules[type(full).__module__], "checkpoint_filter_fn", None):
-        given = filter_fn(dict(given), full)
-    for key, value in full.state_dict().items():
+        try:
+            given = filter_fn(dict(given), full)
+        except Exception as error:  # it takes the names for granted
+            raise UserError(f"{_SOURCE}={source}: its weights are not those of {name} ({error!r})") from error
+    needed = full.state_dict()
+    for key, value in needed.items():
         if key not in given and not key.endswith("num_batches_tracked"):
             raise UserError(f"{_SOURCE}={source}: has no '{key}', which {name} needs")
         if key in given and given[key].shape != value.shape:
             shapes = f"{tuple(given[key].shape)}, and {name} has {tuple(value.shape)}"
             raise UserError(f"{_SOURCE}={source}: '{key}' has the shape {shapes}")
+    classifier = full.pretrained_cfg.get("classifier") or ()
+    heads = {key.partition(".")[0] for key in ([classifier] if isinstance(classifier, str) else classifier)}
+    parts = {key.partition(".")[0] for key in needed} - heads  # a head may end as it likes
+    if more := next((key for key in given if key.partition(".")[0] in parts and key not in needed), None):
+        raise UserError(f"{_SOURCE}={source}: has '{more}', which {name} has not: it is of another network")
 
 
 def _lite0_file(source: str) -> Path:
