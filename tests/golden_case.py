@@ -27,6 +27,7 @@ from aggmask.model.representation.predicted import PredictedBank
 from aggmask.structures import Objects
 from aggmask.supervision.assign import Assigner
 
+OWN = Path(__file__).parent / "golden"
 _STRIDES = (8, 8, 16, 32, 32)
 KINDS = ("solo", "agg", "solov2", "aggstar")
 
@@ -35,8 +36,7 @@ def golden_folders() -> list[Path]:
     """The one that AGGMASK_GOLDEN names; else that of the checkout and the one that may lie beside it."""
     if named := os.environ.get("AGGMASK_GOLDEN"):
         return [Path(named)]
-    here = Path(__file__).parent
-    return [here / "golden", here.parents[1] / "shared" / "golden"]
+    return [OWN, OWN.parents[2] / "shared" / "golden"]
 
 
 def golden_files(*kinds: str) -> list[Path]:
@@ -44,8 +44,13 @@ def golden_files(*kinds: str) -> list[Path]:
     files = [path for folder in golden_folders() for path in sorted(folder.glob("*.npz"))]
     if not files:
         raise FileNotFoundError("no golden files; AGGMASK_GOLDEN names a folder without any .npz")
-    distinct = {(path.name, path.read_bytes()): path for path in files}
+    distinct = {(path.name, path.read_bytes()): path for path in reversed(files)}
     return [distinct[key] for key in sorted(distinct) if _kind(distinct[key]) in kinds]
+
+
+def own_files(*kinds: str) -> list[Path]:
+    """Those of the checkout alone, by name: for tests of other things, which know the sizes of these."""
+    return [path for path in sorted(OWN.glob("*.npz")) if _kind(path) in kinds]
 
 
 def _kind(path: Path) -> str:
@@ -55,6 +60,7 @@ def _kind(path: Path) -> str:
 
 class GoldenCase:
     def __init__(self, path: Path) -> None:
+        self.own = path.parent == OWN
         self.data = np.load(path)
         self.meta = json.loads(self.data["meta"].tobytes())
         self.cfg = self.meta["cfg"]

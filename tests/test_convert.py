@@ -10,7 +10,7 @@ from aggmask.data.coco_categories import COCO_CATEGORIES
 from aggmask.errors import UserError
 from tests.checkpoints.make_published import published_model, resnet
 from tests.data.make_coco import make_coco
-from tests.golden_case import GoldenCase, golden_files
+from tests.golden_case import GoldenCase, own_files
 from tests.runs import command, composed
 
 
@@ -20,7 +20,7 @@ class Foreign:
 
 @pytest.fixture(scope="module")
 def weights() -> dict:
-    return published_model(GoldenCase(golden_files("solo")[0]))[0]
+    return published_model(GoldenCase(own_files("solo")[0]))[0]
 
 
 def test_there_and_back(weights, monkeypatch, capsys, tmp_path):
@@ -43,7 +43,7 @@ def test_there_and_back(weights, monkeypatch, capsys, tmp_path):
 
 def test_every_word_of_the_documentation_is_taken(monkeypatch, capsys, tmp_path):
     """As typed: Hydra has its own idea of a key with the name of a folder of conf."""
-    case = next(case for case in map(GoldenCase, golden_files("agg")) if case.window == 5)
+    case = next(case for case in map(GoldenCase, own_files("agg")) if case.window == 5)
     torch.save(published_model(case)[0], tmp_path / "source.pth")
     arguments = [f"source={tmp_path}/source.pth", f"output={tmp_path}/model.ckpt"]
     page = (Path(__file__).parents[1] / "docs" / "weights.md").read_text()
@@ -81,7 +81,7 @@ def test_a_converted_checkpoint_is_evaluated(weights, tmp_path):
 
 
 def test_options_of_the_aggregation_are_chosen_by_hand(monkeypatch, capsys, tmp_path):
-    case = GoldenCase(next(path for path in golden_files("agg") if "k1" in path.stem or "5" in path.stem))
+    case = GoldenCase(next(path for path in own_files("agg") if "k1" in path.stem or "5" in path.stem))
     torch.save(published_model(case)[0], tmp_path / "source.pth")
     arguments = [f"source={tmp_path}/source.pth", f"output={tmp_path}/model.ckpt", "aggregation.window=25"]
     status, said = command(monkeypatch, capsys, convert, *arguments)

@@ -1,5 +1,7 @@
 """The head equals the published code: every golden file, from features to detections."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from aggmask.model.aggregation.neighbors import neighbors
 from aggmask.model.fpn import FPN
 from aggmask.structures import Cells
 from aggmask.supervision.criterion import Criterion
-from tests.golden_case import KINDS, GoldenCase, golden_files, published_objects
+from tests.golden_case import KINDS, OWN, GoldenCase, golden_files, own_files, published_objects
 
 torch.set_num_threads(1)
 
@@ -147,3 +149,12 @@ def test_golden_fpn(path):
     fpn.load_state_dict({name.removeprefix("fpn."): value for name, value in weights.items()})
     for number, found in enumerate(fpn(features), start=2):
         close(found, data[f"out.p{number}"])
+
+
+def test_files_of_others_are_for_golden_tests_only(monkeypatch, tmp_path):
+    shutil.copy(OWN / "solo.npz", tmp_path / "another.npz")
+    monkeypatch.setenv("AGGMASK_GOLDEN", str(tmp_path))
+    assert golden_files(*KINDS) == [tmp_path / "another.npz"]
+    assert own_files("solo", "solov2") == [OWN / "solo.npz", OWN / "solov2.npz"]
+    assert not GoldenCase(tmp_path / "another.npz").own
+    assert GoldenCase(OWN / "solo.npz").own
