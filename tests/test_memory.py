@@ -2,7 +2,7 @@
 
 import pytest
 
-from aggmask.memory import free_bytes
+from aggmask.memory import free_bytes, says_too_little
 
 
 def write(root, files: dict[str, str]) -> None:
@@ -62,3 +62,9 @@ def test_where_nobody_says_what_is_free(files, tmp_path):
 
 def test_this_machine_says_it():
     assert free_bytes() > 2**20
+
+
+def test_which_words_say_that_there_was_too_little():
+    assert says_too_little(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."))
+    assert says_too_little(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB."))
+    assert not says_too_little(RuntimeError("PytorchStreamReader failed reading zip archive"))

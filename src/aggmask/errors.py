@@ -12,6 +12,10 @@ class UserError(Exception):
     status = 2
 
 
+class MachineFault(UserError):
+    """The machine did not give or take what was asked for, which says nothing of what is in a file."""
+
+
 class Stopped(UserError):
     """Ctrl-C has ended it, as was asked for; the message says how it goes on."""
 

@@ -77,7 +77,7 @@ def write_whole(path: str | Path, write: Callable[[IO[bytes]], Any], keep: str |
             _keep(path, path.with_name(keep))
         draft.replace(path)
     except Exception as error:
-        fault = _fault_below(error, path)
+        fault = fault_below(error, path)
         if fault is None:
             raise
         # not path.exists(), which fails by itself where the name is too long
@@ -88,8 +88,8 @@ def write_whole(path: str | Path, write: Callable[[IO[bytes]], Any], keep: str |
             draft.unlink(missing_ok=True)
 
 
-def _fault_below(error: BaseException | None, path: Path) -> str | None:
-    """Of an error, or of what caused it: torch makes another error of a full disk."""
+def fault_below(error: BaseException | None, path: str | Path) -> str | None:
+    """`disk_fault` of an error, or of what caused it: torch makes another error of a full disk."""
     while error is not None:
         if isinstance(error, OSError) and (fault := disk_fault(error, path)):
             return fault

@@ -1,9 +1,17 @@
-"""How much memory this process may still take, as the machine and its control groups (containers, SLURM) say."""
+"""How much memory this process may still take, as the machine and its control groups (containers, SLURM) say; which
+errors say that there was too little."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+
+_SIGNS = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")  # of CUDA, the CPU, its libraries
+
+
+def says_too_little(error: BaseException) -> bool:
+    """Whether an error's words are those of an allocation that failed."""
+    return any(sign in str(error) for sign in _SIGNS)
 
 
 def free_bytes(root: Path = Path("/")) -> int | None:

@@ -23,9 +23,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from aggmask.errors import UserError
+from aggmask.memory import says_too_little
 
 log = logging.getLogger(__name__)
-_SIGNS = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")  # of CUDA, the CPU, its libraries
 Losses = Callable[[int, int], dict[str, Tensor]]
 
 
@@ -190,7 +190,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether a smaller batch may mend it. What a communication library lacks, no batch gives back."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return not isinstance(error, dist.DistError) and any(sign in str(error) for sign in _SIGNS)
+    return not isinstance(error, dist.DistError) and says_too_little(error)
 
 
 class _Delivered(torch.autograd.Function):

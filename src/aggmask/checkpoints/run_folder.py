@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aggmask.errors import UserError
+from aggmask.errors import MachineFault, UserError
 from aggmask.files import remove_drafts
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,7 @@ def newest(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
 
     Raises:
         UserError: there are checkpoints, and none of them can be read.
+        MachineFault: one may be whole, but this machine cannot read it now: an older one is no answer to that.
     """
     from aggmask.checkpoints.reading import read_file  # torch, which a sweep's parent does without
 
@@ -75,6 +76,8 @@ def newest(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
     for path in checkpoints_of(folder):
         try:
             content = read_file(path, key="resume")
+        except MachineFault:
+            raise
         except UserError as error:
             faults.append(str(error))
             continue
