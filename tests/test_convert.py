@@ -138,6 +138,35 @@ def test_code_in_a_file_runs_only_when_trusted(weights, tmp_path):
     assert len(load(tmp_path / "file.pth", "cpu", trust_pickle=True).categories) == 5
 
 
+@pytest.mark.parametrize("word", ["no", "yes", 1])
+def test_a_word_that_is_neither_true_nor_false_trusts_nothing(word, weights, monkeypatch, capsys, tmp_path):
+    """Hydra takes yes and no for text, and any text would be a yes."""
+    torch.save({"state_dict": weights, "history": Foreign()}, tmp_path / "file.pth")
+    said = f"trust_pickle={word}: must be true or false"
+    with pytest.raises(UserError, match=said):
+        load(tmp_path / "file.pth", "cpu", trust_pickle=word)
+    arguments = [f"source={tmp_path}/file.pth", f"output={tmp_path}/model.ckpt", f"trust_pickle={word}"]
+    status, printed = command(monkeypatch, capsys, convert, *arguments)
+    assert status == 2
+    assert said in printed
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("grids=40", "grids=40: must be a list of whole numbers, one a level: grids=[40,36,24,16,12]"),
+        ("mask_grids=20", "mask_grids=20: must be a list of whole numbers, one a level: mask_grids=[20,18,12,8,6]"),
+        ("categories=crack", "categories=crack: must be a list of names, one a label: categories=[cat,dog]"),
+    ],
+)
+def test_what_must_be_a_list_is_asked_for_as_one(word, said, weights, monkeypatch, capsys, tmp_path):
+    torch.save({"state_dict": weights}, tmp_path / "file.pth")
+    arguments = [f"source={tmp_path}/file.pth", f"output={tmp_path}/model.ckpt", word]
+    status, printed = command(monkeypatch, capsys, convert, *arguments)
+    assert status == 2
+    assert said in printed
+
+
 def test_keys_are_checked(monkeypatch, capsys, tmp_path):
     (tmp_path / "x.pth").write_text("")
     for arguments, said in (

@@ -14,7 +14,7 @@ from aggmask.assembly.build import PARTS, build, load, load_module
 from aggmask.assembly.config import plain
 from aggmask.assembly.published import as_published, from_published
 from aggmask.assembly.published_recipe import grids_of
-from aggmask.checkpoints.published import BATCH_COUNTER
+from aggmask.checkpoints.published import BATCH_COUNTER, to_published
 from aggmask.data.coco import collate
 from aggmask.data.coco_categories import COCO_CATEGORIES
 from aggmask.data.transforms import Resize, apply_frame
@@ -195,7 +195,8 @@ def test_more_or_fewer_names_of_categories_are_refused(given, count):
 
 
 def test_parts_that_were_never_published_together_are_refused():
-    weights = as_published(checkpoint_of("experiment=solo_r50_agg", "model/aggregation/weights=branch")[0])
+    content, _ = checkpoint_of("experiment=solo_r50_agg", "model/aggregation/weights=branch")
+    weights = to_published({name.removeprefix("segmenter."): v for name, v in content["state_dict"].items()})
     for base in (None, "solo_r50_agg"):
         with pytest.raises(UserError, match="no published model has these kernels, this aggregation and its weights"):
             from_published(weights, "model.pth", base=base)
@@ -272,6 +273,14 @@ def test_what_was_never_published_is_not_written():
         (["experiment=solo_r50", "model/levels=study"], r"at strides \[8, 8, 16, 32, 32\]; this one has \[8, 8, 16\]"),
         (["experiment=solo_r50_agg", "model.aggregation.window=25"], "window=25: published models have windows"),
         (["experiment=solo_r101_agg_interp", "model.aggregation.window=1"], "window=1: where mask grids are coarser"),
+        (["experiment=solo_r50_agg", "model.aggregation.kernel=5"], "kernel=5: published models have kernels 1, 3"),
+        (["experiment=solo_r50_agg", "model/aggregation/weights=branch"], "no published model has these kernels"),
+        (["experiment=solov2_r50", "model/aggregation=dynamic"], "no published model has these kernels"),
+        (
+            ["experiment=solov2_r50", "model/bank=predicted_star"],
+            r"model\.bank\.kernel=1: the published models of this kind .*solov2_r50.* have 3",
+        ),
+        (["experiment=solov2_r50_agg", "model.bank.feature_norm=true"], r"feature_norm=True: .*solov2_r50_agg.* False"),
     ],
 )
 def test_weights_that_published_code_would_use_otherwise_are_not_written(said, told):
@@ -308,6 +317,15 @@ def test_grids_that_are_none_are_refused():
     weights = published_model(some_case("solo"))[0]
     with pytest.raises(UserError, match=r"x: meta\.grids \['a'\] must be whole numbers, one a level"):
         from_published({"meta": {"grids": ["a"]}, "state_dict": weights}, "x")
+
+
+@pytest.mark.parametrize("said", [{"grids": 40}, {"mask_grids": "20"}, {"grids": ["a"]}, {"categories": "abcde"}])
+def test_what_is_no_list_is_refused(said):
+    """Five letters would be taken for the names of five classes."""
+    weights = published_model(case := some_case("solo"))[0]
+    key, value = next(iter(said.items()))
+    with pytest.raises(UserError, match=re.escape(f"{key}={value}: must be a list of ")):
+        from_published(weights, "x", **{**grids(case), **said})
 
 
 def test_ids_of_categories_come_back():

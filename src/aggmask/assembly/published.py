@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from aggmask.assembly.build import build, make_recipe
-from aggmask.assembly.published_recipe import configuration_for, grids_of
+from aggmask.assembly.published_recipe import configuration_for, grids_of, refuse_other_kinds
 from aggmask.checkpoints.published import BATCH_COUNTER, FAMILIES, family_of, to_ours, to_published
 from aggmask.checkpoints.reading import published_weights
-from aggmask.checkpoints.shapes import describe
+from aggmask.checkpoints.shapes import PUBLISHED, describe, never_published
 from aggmask.data.coco_categories import COCO_CATEGORIES
 from aggmask.errors import UserError
 from aggmask.structures import Category
@@ -44,8 +44,9 @@ def from_published(
         aggregation: options of it, where several fit the weights.
 
     Raises:
-        UserError: what the weights are cannot be told, or not all of them fit.
+        UserError: what the weights are cannot be told, or not all of them fit; something is said that is no list.
     """
+    _check_lists(grids, mask_grids, categories)
     published = published_weights(content, where)
     known = _grids_in(_meta_of(content), where)
     grids, mask_grids = grids or known[0], mask_grids or (known[1] if grids in (None, known[0]) else None)
@@ -112,13 +113,27 @@ def _check_options(model: Mapping[str, Any], s: list[int], t: list[int]) -> None
         raise UserError(
             f"published models without aggregation have a mask for each cell; this one has grids {s} and {t}"
         )
-    if window == 25:
-        raise UserError("model.aggregation.window=25: published models have windows 1, 4, 5 and 9")
+    for key in never_published(model["aggregation"]):
+        values = ", ".join(map(str, PUBLISHED[key]))
+        raise UserError(f"model.aggregation.{key}={model['aggregation'][key]}: published models have {key}s {values}")
     if window == 1 and s != t:
         raise UserError(
             "model.aggregation.window=1: where mask grids are coarser, published models take other cells than the "
             f"nearest; this one has grids {s} and {t}"
         )
+    refuse_other_kinds(model)
+
+
+def _check_lists(grids: Any, mask_grids: Any, categories: Any) -> None:
+    """Refuse what was said in another form; a text is a sequence of letters."""
+    numbers, names = (int, "whole numbers, one a level"), (str, "names, one a label")
+    for key, value, (kind, what), example in (
+        ("grids", grids, numbers, "40,36,24,16,12"),
+        ("mask_grids", mask_grids, numbers, "20,18,12,8,6"),
+        ("categories", categories, names, "cat,dog"),
+    ):
+        if value is not None and not _is_list_of(kind, value):
+            raise UserError(f"{key}={value}: must be a list of {what}: {key}=[{example}]")
 
 
 def _meta_of(content: Any) -> Mapping[str, Any]:

@@ -24,6 +24,12 @@ _VARIANTS = ("", "_interp", "_bigcls", "_bigcls60")
 # What in a file's name tells a variant: this package's word, and that of the published files.
 _SPELLINGS = {"_bigcls60": ("bigcls60", "increasing_clsgrid_more"), "_bigcls": ("bigcls", "increasing_clsgrid")}
 
+_OF_EACH_KIND = ("solo_r50", "solo_r50_agg", "solov2_r50", "solov2_r50_agg")
+_NO_KIND = (
+    "no published model has these kernels, this aggregation and its weights together; what can be converted are SOLO, "
+    "SOLOv2, AggMask and AggMask*"
+)
+
 
 def configuration_for(
     found: Description,
@@ -50,10 +56,7 @@ def configuration_for(
         if not _is_kind(cfg, found):
             likeliest = _experiments(found, file_name)[0]
             if name == likeliest:
-                raise UserError(
-                    "no published model has these kernels, this aggregation and its weights together; what can be "
-                    "converted are SOLO, SOLOv2, AggMask and AggMask*"
-                )
+                raise UserError(_NO_KIND)
             raise UserError(
                 f"base={name}: is another kind of model than the weights; of their kind is for one base={likeliest}"
             )
@@ -115,12 +118,32 @@ def grids_of(cfg: Mapping[str, Any]) -> tuple[list[int], list[int]]:
     return [row["grid"] for row in rows], [-(-(row.get("mask_grid") or row["grid"]) // stride) for row in rows]
 
 
+def refuse_other_kinds(model: Mapping[str, Any]) -> None:
+    """Refuse a model's node whose parts were never published together, or not in this form.
+
+    Raises:
+        UserError: names what differs from the published models.
+    """
+    name = next((name for name in _OF_EACH_KIND if _kind(_composed(name)["model"]) == _kind(model)), None)
+    if name is None:
+        raise UserError(_NO_KIND)
+    published = _composed(name)["model"]["bank"]
+    for key in ("kernel", "feature_norm"):
+        if key in published and (value := model["bank"].get(key)) != published[key]:
+            raise UserError(
+                f"model.bank.{key}={value}: the published models of this kind (experiment {name}) have {published[key]}"
+            )
+
+
 def _is_kind(cfg: Mapping[str, Any], found: Description) -> bool:
-    """Whether its bank, its aggregation and that one's weights are those of the weights, by the keys that they have."""
-    model = cfg["model"]
+    return _kind(cfg["model"]) == (found.predicted, found.aggregation is not None, found.weights is not None)
+
+
+def _kind(model: Mapping[str, Any]) -> tuple[bool, bool, bool]:
+    """Whether it predicts its kernels, aggregates, has a branch for the weights of that, by the keys of its parts."""
     has = ("feature_width" in model["bank"], "window" in model["aggregation"])
     branch = "width" in model["aggregation"].get("weights", {})
-    return (*has, branch) == (found.predicted, found.aggregation is not None, found.weights is not None)
+    return (*has, branch)
 
 
 def _fits(

@@ -16,6 +16,8 @@ from aggmask.errors import UserError
 _DEPTHS = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 _WINDOWS, _LAYERS, _KERNELS = (5, 4, 9, 1, 25), (3, 2, 1, 4, 5), (3, 1, 5)
 _MOST_CHANNELS = 64
+# Of an aggregation. The published code has no other windows, and pads other kernels by less than their half.
+PUBLISHED = {"window": (1, 4, 5, 9), "kernel": (1, 3)}
 
 
 @dataclass
@@ -147,7 +149,12 @@ def _oddity(options: Mapping[str, int]) -> int:
     """How far from the published defaults; what the published code cannot have made comes last."""
     usual = {"layers": (3,), "kernel": (3,), "channels": (4,), "window": (5, 4)}
     departures = sum(options[key] not in values for key, values in usual.items())
-    return departures + 3 * (options["window"] == 25) + 3 * (options["kernel"] == 5)
+    return departures + 3 * len(never_published(options))
+
+
+def never_published(options: Mapping[str, Any]) -> list[str]:
+    """The keys of an aggregation's options whose values the published code cannot have made."""
+    return [key for key, values in PUBLISHED.items() if key in options and options[key] not in values]
 
 
 def _agrees(options: Mapping[str, int], asked: Mapping[str, Any]) -> bool:
