@@ -136,7 +136,7 @@ def test_state_passes_weights_only_and_evaluation_leaves_no_trace(root, tmp_path
     keep = ModelCheckpoint(dirpath=tmp_path, filename="{step}", every_n_train_steps=3, save_top_k=-1)
     trainer(tmp_path, 1, callbacks=[keep]).fit(Watcher(), CocoDataModule(str(root), **SMALL))
     state = torch.load(tmp_path / "step=3.ckpt", weights_only=True)["CocoDataModule"]
-    assert state == {"epoch": 0, "batches": 3, "images_per_batch": 2}
+    assert state == {"epoch": 0, "batches": 3, "images_per_batch": 2, "batch_size": 2}
     data, module = CocoDataModule(str(root), **SMALL), Watcher()
     trainer(tmp_path).validate(module, data, ckpt_path=tmp_path / "step=3.ckpt", verbose=False)
     module.trained.clear()
@@ -146,9 +146,17 @@ def test_state_passes_weights_only_and_evaluation_leaves_no_trace(root, tmp_path
 
 def test_an_epoch_of_other_batches_is_not_gone_on_with(root):
     data = CocoDataModule(str(root), **{**SMALL, "batch_size": 3})
-    with pytest.raises(UserError, match=r"2 batches into an epoch, of 2 images on all devices together, now 3: "):
-        data.load_state_dict({"epoch": 1, "batches": 2, "images_per_batch": 2})
-    data.load_state_dict({"epoch": 1, "batches": 0, "images_per_batch": 2})
+    begun = {"epoch": 1, "batches": 2}
+    for size, devices in ((2, 1), (1, 3)):  # of the latter the product is the same
+        state = {"images_per_batch": size * devices, "batch_size": size}
+        told = rf"2 batches into an epoch of data\.batch_size={size} on {devices} devices; data\.batch_size=3 on 1 "
+        with pytest.raises(UserError, match=told):
+            data.load_state_dict(begun | state)
+        data.load_state_dict(begun | state | {"batches": 0})
+    data.load_state_dict(begun | {"images_per_batch": 3, "batch_size": 3})
+    data.load_state_dict(begun | {"images_per_batch": 3})  # of an earlier version
+    with pytest.raises(UserError, match=r"go on with data\.batch_size x devices = 2, or from"):
+        data.load_state_dict(begun | {"images_per_batch": 2})
 
 
 def test_categories_can_be_read_first(root):

@@ -284,7 +284,7 @@ class CocoDataModule(pl.LightningDataModule):
         self.skipped.clear()
 
     def state_dict(self) -> dict[str, int]:
-        """Where training stands: epoch, batches done in it (per rank), and images per batch of all ranks."""
+        """Where training stands: epoch, batches done in it (per rank), and images per batch of all ranks and of one."""
         if self.trainer is None:
             return {}
         loop = self.trainer.fit_loop
@@ -292,7 +292,9 @@ class CocoDataModule(pl.LightningDataModule):
         at_end = epochs.processed > epochs.completed  # of an epoch, where checkpoints are written
         done = 0 if at_end else loop.epoch_loop.batch_progress.current.processed
         images = self.batch_size * self.trainer.world_size
-        return {"epoch": epochs.processed, "batches": done, "images_per_batch": images}
+        return {
+            "epoch": epochs.processed, "batches": done, "images_per_batch": images, "batch_size": self.batch_size
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Take up training there. A checkpoint that is only evaluated leaves no trace.
@@ -304,12 +306,19 @@ class CocoDataModule(pl.LightningDataModule):
             return
         self._resume = state["epoch"], state["batches"]
         warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # Lightning asks only the loader
-        now = self.batch_size * self._rank()[1]
-        if state["batches"] and state["images_per_batch"] != now:
+        if not state["batches"]:
+            return
+        # An epoch is cut into batches of one rank. (Older checkpoints tell the product alone.)
+        devices, together = self._rank()[1], state["images_per_batch"]
+        size = state.get("batch_size", self.batch_size)
+        if (size, together) != (self.batch_size, self.batch_size * devices):
+            began = f"data.batch_size={size} on {together // size} devices"
+            if "batch_size" not in state:
+                began = f"data.batch_size x devices = {together}"
             raise UserError(
-                f"resume: the checkpoint was written {state['batches']} batches into an epoch, of "
-                f"{state['images_per_batch']} images on all devices together, now {now}: go on with data.batch_size x "
-                f"devices = {state['images_per_batch']}, or from a checkpoint between two epochs"
+                f"resume: the checkpoint was written {state['batches']} batches into an epoch of {began}; "
+                f"data.batch_size={self.batch_size} on {devices} would train on other batches: go on with {began}, or "
+                "from a checkpoint between two epochs"
             )
 
 
