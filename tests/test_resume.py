@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers import DropPath
 
 from aggmask.checkpoints.run_folder import BEFORE, BEST, LAST
 from aggmask.errors import UserError
+from aggmask.model import timm_net
 from aggmask.signals import Interrupted
 from aggmask.train import _how_to_go_on, _queue_again
 from tests.data.make_coco import make_coco
@@ -159,6 +161,18 @@ def test_a_run_that_is_killed_goes_on_as_if_nothing_had_been(kind, moment, kept,
     assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == sorted(kept)
     run(coco, tmp_path, kind, "resume=auto")
     same(tmp_path, whole(kind))
+
+
+def test_a_network_that_draws_goes_on_as_if_nothing_had_been(coco, tmp_path, monkeypatch):
+    """Stochastic depth; and other numbers of loader processes."""
+    plain = timm_net._arguments
+    monkeypatch.setattr(timm_net, "_arguments", lambda name: {**plain(name), "drop_path_rate": 0.5})
+    parts = run(coco, tmp_path / "whole", "plain", "data.num_workers=1")
+    assert any(isinstance(part, DropPath) for part in parts["module"].segmenter.backbone.modules())
+    with pytest.raises(Interrupted):
+        run(coco, tmp_path / "run", "plain", *end_at(*MOMENTS["second epoch"]))
+    run(coco, tmp_path / "run", "plain", "resume=auto")
+    same(tmp_path / "run", tmp_path / "whole")
 
 
 def test_a_run_that_is_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(

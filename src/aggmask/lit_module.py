@@ -76,12 +76,17 @@ class SegmentationModule(pl.LightningModule):
         classes = head.category.num_classes
         grids = [(level, head.bank.mask_stride(level)) for level in head.levels]
         targets = self.assigner.targets(grids, classes, batch.objects, canvas)
+        return self.criterion.sample(targets, self.criterion.count(targets, classes), self._seed(batch))
+
+    def _seed(self, batch: ImageBatch) -> int:
+        """Of all that is drawn for a batch."""
         epoch = self.current_epoch if self.replayed_epoch is None else self.replayed_epoch
         entropy = [self.hparams["data"]["seed"], epoch, *(i % 2**64 for i in batch.image_ids)]
-        seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
-        return self.criterion.sample(targets, self.criterion.count(targets, classes), seed)
+        return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
 
     def _share(self, batch: ImageBatch, targets: Sequence[GridTargets], counts: Counts) -> dict[str, Tensor]:
+        # For a network that draws (stochastic depth): no checkpoint holds the generator's state, and loaders draw too.
+        torch.manual_seed(self._seed(batch))
         return self.criterion(self.segmenter(self.segmenter.normalize(batch)), targets, counts)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:

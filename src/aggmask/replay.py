@@ -43,18 +43,17 @@ def replay(folder: str | Path, device: str | None = None) -> list[str]:
     for rank in range(state["ranks"]):
         module = load_module(folder / STATE).train().to(device)  # anew: norms that train take statistics of a batch
         module.replayed_epoch = state["epoch"]
-        micros = read_rank(folder, rank)
-        for number, micro in enumerate(micros):
-            micro.set_random(device)
+        batches = read_rank(folder, rank)
+        for number, batch in enumerate(batches):
             context = torch.autocast(device.type, kind, cache_enabled=False) if kind else nullcontext()
-            seen = look(module, micro.batch.to(device), context, backward=True)
+            seen = look(module, batch.to(device), context, backward=True)
             found = seen.found or [
                 f"gradient of {name}, added over batches"
                 for name, p in module.named_parameters()
                 if p.grad is not None and not_finite(p.grad)
             ]
-            images = ", ".join(map(str, micro.batch.image_ids))
-            where = f"rank {rank}, batch {number + 1} of {len(micros)}, images {images}"
+            images = ", ".join(map(str, batch.image_ids))
+            where = f"rank {rank}, batch {number + 1} of {len(batches)}, images {images}"
             losses = ", ".join(f"{name} {value:.4g}" for name, value in seen.losses.items())
             more = f" (and {len(found) - 1} more)" if found[1:] else ""
             lines.append(f"{where}: {f'first not finite: {found[0]}{more}' if found else 'all is finite'}; {losses}")

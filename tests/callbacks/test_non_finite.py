@@ -131,29 +131,14 @@ def test_the_first_one_stops_and_leaves_what_replays_it(bad, said, tmp_path):
     assert same(state["state_dict"], before.state_dict())
     assert state["global_step"] == 1
     assert (tmp_path / "non_finite" / "message.txt").read_text().strip() == str(stop.value)
-    (micro,) = read_rank(tmp_path / "non_finite", 0)
+    (batch,) = read_rank(tmp_path / "non_finite", 0)
     expected = picture(bad)
-    assert torch.equal(micro.batch.pixels, expected.pixels)
-    assert micro.batch.frames == expected.frames
-    assert micro.batch.image_ids == expected.image_ids
-    for ours, theirs in zip(micro.batch.objects, expected.objects, strict=True):
+    assert torch.equal(batch.pixels, expected.pixels)
+    assert batch.frames == expected.frames
+    assert batch.image_ids == expected.image_ids
+    for ours, theirs in zip(batch.objects, expected.objects, strict=True):
         assert torch.equal(ours.masks[4], theirs.masks[4])
         assert all(torch.equal(getattr(ours, f), getattr(theirs, f)) for f in ("labels", "boxes", "centers", "areas"))
-
-
-def test_the_random_state_is_that_before_the_batch(tmp_path):
-    drawn = []
-
-    class Drawing(Toy):
-        def training_step(self, batch, _):
-            drawn.append(torch.get_rng_state())
-            torch.rand(3)
-            return sum(self.losses(batch).values())
-
-    with pytest.raises(UserError):
-        fit(Drawing([10, 20, BAD_LOSS]), tmp_path)
-    assert torch.equal(read_rank(tmp_path / "non_finite", 0)[0].random["cpu"], drawn[2])
-    assert not torch.equal(drawn[1], drawn[2])
 
 
 def test_too_many_in_a_row_stop_a_run_that_skips(tmp_path):
@@ -221,7 +206,7 @@ def test_two_ranks_decide_together(on_nan, bad, first, tmp_path):
         fit(whole, tmp_path / "whole", **settings)
         assert same(module.state_dict(), whole.state_dict())
     assert torch.load(tmp_path / "non_finite" / "state.pt", weights_only=True)["ranks"] == 2
-    kept = [read_rank(tmp_path / "non_finite", rank)[0].batch.image_ids for rank in range(2)]
+    kept = [read_rank(tmp_path / "non_finite", rank)[0].image_ids for rank in range(2)]
     assert kept == [[20, 21], [bad, bad + 1]]
 
 

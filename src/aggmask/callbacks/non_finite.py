@@ -20,7 +20,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from aggmask.callbacks.first_non_finite import Look, look, not_finite
-from aggmask.checkpoints.non_finite import Micro, write_rank, write_state
+from aggmask.checkpoints.non_finite import write_rank, write_state
 from aggmask.errors import UserError, listed
 from aggmask.structures import ImageBatch
 
@@ -43,7 +43,7 @@ class NonFinite(pl.Callback):
         self.on_nan, self.patience = on_nan, patience
         self.skipped: list[dict[str, Any]] = []  # {"step": optimizer steps before it, "image_ids": of all ranks}
         self._in_a_row = 0
-        self._micros: list[Micro] = []
+        self._batches: list[ImageBatch] = []  # of the step
         self._loss_broke: Tensor | None = None  # () bool; read once a step, so that a GPU need not be waited for
         self._buffers: list[Tensor] = []
         self._kept: list[Tensor] = []
@@ -61,15 +61,15 @@ class NonFinite(pl.Callback):
         # Frozen norms do not train, and keep their statistics anyway.
         self._buffers = [b for m in pl_module.modules() if m.training for b in m.buffers(recurse=False)]
         self._kept = [buffer.clone() for buffer in self._buffers]
-        self._micros = []
+        self._batches = []
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: ImageBatch, batch_idx: int
     ) -> None:
-        if not self._micros:
+        if not self._batches:
             _copy(self._buffers, self._kept)
             self._loss_broke = torch.zeros((), dtype=torch.bool, device=pl_module.device)
-        self._micros.append(Micro.now(batch, pl_module.device))
+        self._batches.append(batch)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         self._loss_broke |= ~loss.detach().isfinite().all()
@@ -84,7 +84,7 @@ class NonFinite(pl.Callback):
         loss_broke, gradients_broke = self._broken(trainer, optimizer)
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if not loss_broke and (not gradients_broke or (scaler is not None and scaler.get_scale() >= 1)):
-            self._micros, self._in_a_row = [], 0
+            self._batches, self._in_a_row = [], 0
             return
         _copy(self._kept, self._buffers)
         message = self._record(trainer, pl_module, optimizer)
@@ -95,7 +95,7 @@ class NonFinite(pl.Callback):
             log.warning("skipped: %s", message)
         for parameter in _parameters(optimizer):
             parameter.grad = None  # which every optimizer passes over: no momentum, no decay
-        self._micros = []
+        self._batches = []
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.skipped and trainer.is_global_zero:
@@ -114,7 +114,7 @@ class NonFinite(pl.Callback):
 
     def _record(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer) -> str:
         """Count the step; the first one, and one that stops the run, is looked into and written."""
-        ids = [i for micro in self._micros for i in micro.batch.image_ids]
+        ids = [i for batch in self._batches for i in batch.image_ids]
         everyones = [i for rank in _gathered(trainer, ids) for i in rank]
         self.skipped.append({"step": trainer.global_step, "image_ids": everyones})
         if self.on_nan == "skip" and len(self.skipped) > 1 and self._in_a_row < self.patience:
@@ -125,7 +125,7 @@ class NonFinite(pl.Callback):
         looks = self._looks(trainer, module)
         _copy(self._kept, self._buffers)
         # Where the forward pass shows nothing, any batch may have done it.
-        suspects = [i for m, seen in zip(self._micros, looks, strict=True) if seen.found for i in m.batch.image_ids]
+        suspects = [i for b, seen in zip(self._batches, looks, strict=True) if seen.found for i in b.image_ids]
         own = {
             "first": next((seen.found[0] for seen in looks if seen.found), None),
             "suspects": suspects,
@@ -133,7 +133,7 @@ class NonFinite(pl.Callback):
             "gradients": gradients,
         }
         message = self._message(trainer, folder, _gathered(trainer, own), everyones)
-        write_rank(folder, trainer.global_rank, self._micros, own)
+        write_rank(folder, trainer.global_rank, self._batches, own)
         if trainer.is_global_zero:
             write_state(folder, _state(trainer, module, optimizer), message)
         trainer.strategy.barrier()  # or the first rank to stop would end the others before they have written
@@ -141,13 +141,7 @@ class NonFinite(pl.Callback):
 
     def _looks(self, trainer: pl.Trainer, module: pl.LightningModule) -> list[Look]:
         """The step's forward passes again; all ranks together, because criterion and norms may ask each other."""
-        devices = [module.device] if module.device.type == "cuda" else []
-        seen = []
-        with torch.random.fork_rng(devices):
-            for micro in self._micros:
-                micro.set_random(module.device)
-                seen.append(look(module, micro.batch, trainer.precision_plugin.forward_context()))
-        return seen
+        return [look(module, batch, trainer.precision_plugin.forward_context()) for batch in self._batches]
 
     def _message(self, trainer: pl.Trainer, folder: Path, ranks: Sequence[dict[str, Any]], everyones: list) -> str:
         suspects = [i for own in ranks for i in own["suspects"]] or everyones

@@ -1,18 +1,17 @@
 """The folder of a training step that broke: what it takes to run the step again, in plain containers and tensors.
 
-`state.pt` holds the model and the optimizer before the step, `rank-R.pt` the batches of each rank and the random state
-before each, `message.txt` what the run said.
+`state.pt` holds the model and the optimizer before the step, `rank-R.pt` the batches of each rank, `message.txt` what
+the run said. What is drawn in the step follows from the seed, the epoch and the batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from aggmask.checkpoints.reading import read_file
 from aggmask.errors import UserError
@@ -24,34 +23,15 @@ STATE, MESSAGE = "state.pt", "message.txt"
 _OBJECT_FIELDS = ("labels", "boxes", "centers", "areas", "masks")
 
 
-@dataclass(frozen=True)
-class Micro:
-    """One batch of a step (several, where gradients are accumulated) and what was drawn from while it ran."""
-
-    batch: ImageBatch
-    random: dict[str, Tensor]  # device -> state of torch's generator, uint8
-
-    @classmethod
-    def now(cls, batch: ImageBatch, device: torch.device) -> Micro:
-        """The batch with the generators as they are."""
-        cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
-        return cls(batch, {"cpu": torch.get_rng_state(), **cuda})
-
-    def set_random(self, device: torch.device) -> None:
-        """Put the generators back; the GPU's only where this runs on one."""
-        torch.set_rng_state(self.random["cpu"])
-        if device.type == "cuda" and "cuda" in self.random:
-            torch.cuda.set_rng_state(self.random["cuda"], device)
-
-
-def write_rank(folder: Path, rank: int, micros: Sequence[Micro], found: Mapping[str, Any]) -> None:
+def write_rank(folder: Path, rank: int, batches: Sequence[ImageBatch], found: Mapping[str, Any]) -> None:
     """Write what one rank alone knows.
 
     Args:
+        batches: of the step; several where gradients are accumulated.
         found: plain; what was not finite there.
     """
-    batches = [{"batch": _plain_batch(micro.batch.to("cpu")), "random": micro.random} for micro in micros]
-    _write(folder / f"rank-{rank}.pt", {"batches": batches, "found": dict(found)})
+    plain = [{"batch": _plain_batch(batch.to("cpu"))} for batch in batches]
+    _write(folder / f"rank-{rank}.pt", {"batches": plain, "found": dict(found)})
 
 
 def write_state(folder: Path, state: Mapping[str, Any], message: str) -> None:
@@ -64,7 +44,7 @@ def write_state(folder: Path, state: Mapping[str, Any], message: str) -> None:
     write_whole(folder / MESSAGE, lambda file: file.write(f"{message}\n".encode()))
 
 
-def read_rank(folder: Path, rank: int) -> list[Micro]:
+def read_rank(folder: Path, rank: int) -> list[ImageBatch]:
     """The batches that `write_rank` wrote, on the CPU.
 
     Raises:
@@ -73,7 +53,7 @@ def read_rank(folder: Path, rank: int) -> list[Micro]:
     content = read_file(folder / f"rank-{rank}.pt", key="folder")
     if not isinstance(content, dict) or "batches" not in content:
         raise UserError(f"folder={folder}: rank-{rank}.pt holds no batches of a step")
-    return [Micro(_batch(entry["batch"]), entry["random"]) for entry in content["batches"]]
+    return [_batch(entry["batch"]) for entry in content["batches"]]
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
