@@ -42,6 +42,7 @@ KINDS = {
     "two ranks": ["trainer=ddp", "trainer.devices=2", "trainer.limit_train_batches=2", "callbacks=ema",
                   "callbacks.ema.decay=0.5"],
     "in one piece": ["trainer.accumulate_grad_batches=4", "data.num_workers=2"],
+    "evaluated inside epochs": ["+trainer.val_check_interval=2"],
 }  # fmt: skip
 
 
@@ -134,6 +135,7 @@ def marked(kind: str, *moments: str, slow: bool = False) -> list:
         *marked("steps", "inside an epoch", "evaluation", slow=True),
         *marked("ends between evaluations", "second evaluation", slow=True),
         *marked("in one piece", "second epoch", "last batch of an epoch", slow=True),
+        *marked("evaluated inside epochs", "inside an epoch", "evaluation", slow=True),
     ],
 )
 def test_a_run_that_a_signal_ends_goes_on_as_if_nothing_had_been(kind, moment, coco, whole, tmp_path):
@@ -148,6 +150,7 @@ def test_a_run_that_a_signal_ends_goes_on_as_if_nothing_had_been(kind, moment, c
     ("kind", "moment", "kept"),
     [
         ("plain", ("on_before_backward", 3), [BEFORE, LAST]),  # after two steps
+        ("evaluated inside epochs", ("on_before_backward", 3), [BEFORE, BEST, LAST]),  # right after the evaluation
         pytest.param("with all of it", ("on_validation_batch_start", 4), [BEFORE, BEST, LAST], marks=pytest.mark.slow),
         pytest.param("steps", ("on_before_backward", 6), [BEFORE, BEST, LAST], marks=pytest.mark.slow),
         pytest.param("seldom evaluated", ("on_train_epoch_end", 2), [BEFORE, BEST, LAST], marks=pytest.mark.slow),

@@ -42,6 +42,7 @@ class Interruption(pl.Callback):
                 counts["completed"] = counts["processed"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        _count_no_step_twice(trainer)
         self._ending.listen()  # after Lightning, which restores the handlers of before when it ends
         self._end_if_told(trainer, save=False)
 
@@ -85,6 +86,24 @@ class Interruption(pl.Callback):
         if save and _is_fitting(trainer) and (last := _last(trainer)):
             last.due = True
         raise Interrupted(number, tell=trainer.is_global_zero)
+
+
+def _count_no_step_twice(trainer: pl.Trainer) -> None:
+    """Put right Lightning's 2.6 count of logged steps where a resume passes over an evaluation inside an epoch.
+
+    It then counts the step before that evaluation, which a checkpoint written during the evaluation lacks. One written
+    at the start of the batch after it does not.
+    """
+    fit = trainer.fit_loop
+    batches = fit.epoch_loop
+    if (
+        batches.restarted_on_last
+        and not batches.val_loop.restarted_mid_evaluation
+        and not batches._should_accumulate()
+        and batches._batches_that_stepped == trainer.global_step
+        and batches._should_check_val_fx(fit._data_fetcher)
+    ):
+        batches._batches_that_stepped -= 1
 
 
 def _is_fitting(trainer: pl.Trainer) -> bool:
