@@ -28,6 +28,14 @@ def test_the_first_signal_is_noted_and_a_ctrl_c_after_it_ends_at_once(capfd):
         os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_nobody_is_told_of_a_checkpoint_that_is_not_written(capfd):
+    ending = Ending()
+    ending.listen()
+    ending.listen(saves=False)
+    os.kill(os.getpid(), signal.SIGINT)
+    assert "SIGINT: ends after this batch; Ctrl-C ends at once" in capfd.readouterr().err
+
+
 def test_before_there_is_something_to_lose_a_run_ends_where_it_is():
     end_at_once()
     with pytest.raises(Interrupted) as stop:

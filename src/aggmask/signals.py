@@ -46,9 +46,15 @@ class Ending:
 
     def __init__(self) -> None:
         self.received = 0
+        self._promise = ""
 
-    def listen(self) -> None:
-        """From now on signals are noted. Whoever calls it restores the handlers that were there."""
+    def listen(self, saves: bool = True) -> None:
+        """From now on signals are noted. Whoever calls it restores the handlers that were there.
+
+        Args:
+            saves: whether what is done by then is kept, which is told to who sends the signal.
+        """
+        self._promise = "ends after this step and saves" if saves else "ends after this batch"
         _handle(self._note, ENDING)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -56,7 +62,7 @@ class Ending:
             self.received = number
             name = signal.Signals(number).name
             # Not print: the signal may have come in the middle of one.
-            os.write(2, f"\n{name}: ends after this step and saves; Ctrl-C ends at once\n".encode())
+            os.write(2, f"\n{name}: {self._promise}; Ctrl-C ends at once\n".encode())
         elif number == signal.SIGINT:
             signal.default_int_handler(number, frame)
 

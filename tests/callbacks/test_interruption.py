@@ -61,8 +61,9 @@ def test_a_step_of_several_batches_is_finished(tmp_path):
     assert (module.trained, last["global_step"]) == (3, 1)
 
 
-def test_an_evaluation_is_left(tmp_path):
+def test_an_evaluation_is_left(tmp_path, capfd):
     module, last = ended(tmp_path, EndAt("on_validation_batch_start", 2))
+    assert "SIGTERM: ends after this step and saves;" in capfd.readouterr().err
     assert (module.trained, module.validated, last["global_step"], last["epoch"]) == (6, 2, 6, 0)
 
 
@@ -82,12 +83,23 @@ def test_a_signal_before_the_first_step_ends_there(tmp_path):
     assert (module.trained, last["global_step"]) == (1, 1)
 
 
-def test_without_a_last_checkpoint_it_only_ends(tmp_path):
+def test_without_a_last_checkpoint_it_only_ends(tmp_path, capfd):
     target = {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "max_epochs": 2}
     options = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     trainer = build_trainer(target | options, callbacks=[EndAt("on_before_backward", 2)], logger=False)
     with pytest.raises(Interrupted):
         trainer.fit(Module(), DataLoader(range(6)))
+    assert list(tmp_path.iterdir()) == []
+    assert "SIGTERM: ends after this batch;" in capfd.readouterr().err
+
+
+def test_an_evaluation_without_a_training_saves_nothing_and_says_so(tmp_path, capfd):
+    target = {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "default_root_dir": str(tmp_path)}
+    callbacks = [LastCheckpoint(str(tmp_path)), EndAt("on_validation_batch_start", 2, "SIGINT")]
+    trainer = build_trainer(target | {"enable_progress_bar": False}, callbacks=callbacks, logger=False)
+    with pytest.raises(Interrupted):
+        trainer.validate(Module(), DataLoader(range(4)))
+    assert "SIGINT: ends after this batch; Ctrl-C ends at once" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -43,7 +43,7 @@ class Interruption(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         _count_no_step_twice(trainer)
-        self._ending.listen()  # after Lightning, which restores the handlers of before when it ends
+        self._listen(trainer)  # after Lightning, which restores the handlers of before when it ends
         self._end_if_told(trainer, save=False)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -56,7 +56,7 @@ class Interruption(pl.Callback):
                 last.between_steps(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._ending.listen()  # there may be no training before
+        self._listen(trainer)  # there may be no training before
         # What a resume has taken up again is no longer half done.
         trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
         self._common = float(sum(trainer.num_val_batches))
@@ -71,6 +71,9 @@ class Interruption(pl.Callback):
         # A rank that has more batches than others would ask alone.
         if trainer.world_size == 1 or (batch_idx < self._common and batch_idx % _EVERY == 0):
             self._end_if_told(trainer)
+
+    def _listen(self, trainer: pl.Trainer) -> None:
+        self._ending.listen(saves=_is_fitting(trainer) and _last(trainer) is not None)
 
     def _end_if_told(self, trainer: pl.Trainer, save: bool = True) -> None:
         """
