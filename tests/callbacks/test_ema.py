@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from aggmask.assembly.build import load
 from aggmask.callbacks.ema import EMA
+from aggmask.callbacks.last_checkpoint import LastCheckpoint
 from aggmask.errors import UserError
 from tests.data.make_coco import make_coco
 from tests.runs import small_run
@@ -106,6 +107,21 @@ def test_an_evaluation_that_is_cut_short_leaves_the_trained_weights(tmp_path):
         trainer.fit(module, loader, loader)
     assert module.validated == pytest.approx([by_hand(4, 0.3)])
     assert float(module.weight) == 4
+
+
+def test_an_evaluation_after_the_end_keeps_the_trained_weights_too(tmp_path):
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", callbacks=[EMA(0.3), LastCheckpoint(str(tmp_path))], logger=False,
+        enable_progress_bar=False, enable_model_summary=False, check_val_every_n_epoch=2,
+    )  # fmt: skip
+    module, loader = Counter(), DataLoader(range(4), batch_size=1)
+    trainer.fit(module, loader)
+    trainer.validate(module, loader, verbose=False)
+    assert module.validated == pytest.approx([by_hand(4, 0.3)] * 4)
+    assert float(module.weight) == pytest.approx(by_hand(4, 0.3))
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert float(kept["state_dict"]["weight"]) == pytest.approx(by_hand(4, 0.3))
+    assert float(kept["current_model_state"]["weight"]) == 4
 
 
 def test_decay_is_checked():

@@ -31,11 +31,33 @@ class EMA(WeightAveraging):
             raise UserError(f"callbacks.ema.decay={decay}: must be at least 0 and less than 1")
         super().__init__(use_buffers=True, multi_avg_fn=self._average)
         self.decay = decay
-        self._evaluated = False  # whether the module holds the average, as during an evaluation
+        self._evaluated = False  # whether the module holds the average, as during an evaluation and after a training
+        self._ended = False  # the training
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device  # the module is not there yet, and the average would stay behind
         super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self._evaluated = self._ended = False
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the module the average. Lightning drops the trained weights; an evaluation after the end saves them."""
+        self._swap_models(pl_module)
+        self._ended = True
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._ended:
+            super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._ended:
+            super().on_validation_epoch_end(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._evaluated:
+            average, trained = checkpoint["current_model_state"], checkpoint["state_dict"]
+            checkpoint["state_dict"], checkpoint["current_model_state"] = average, trained
 
     def decay_after(self, averaged: int) -> float:
         """d, when `averaged` steps have been averaged."""
@@ -56,5 +78,5 @@ class EMA(WeightAveraging):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Put the trained weights back when an evaluation is cut short, before anybody keeps them."""
-        if self._evaluated:
+        if self._evaluated and not self._ended:
             self._swap_models(pl_module)
