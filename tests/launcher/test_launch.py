@@ -1,6 +1,8 @@
 """Sweeps as the command starts them, with jobs that start in half a second."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -104,8 +106,11 @@ def test_stop_at_the_first_failure(sweep, tmp_path, monkeypatch):
     assert [job.state for job in jobs_of(tmp_path)] == ["failed", "waiting"]
 
 
-def test_a_sweep_that_is_interrupted_says_how_it_goes_on(sweep, tmp_path, monkeypatch):
-    """Ctrl-C: what runs is ended and can be continued."""
+@pytest.mark.parametrize(
+    ("name", "code", "told"), [("SIGINT", 130, "stopped: "), ("SIGTERM", 143, "ended by SIGTERM: ")]
+)
+def test_a_sweep_that_is_interrupted_says_how_it_goes_on(name, code, told, sweep, tmp_path, monkeypatch):
+    """What runs is ended and can be continued."""
 
     pressed = []
 
@@ -113,12 +118,12 @@ def test_a_sweep_that_is_interrupted_says_how_it_goes_on(sweep, tmp_path, monkey
         sleeps(seconds)
         if not pressed and (tmp_path / "sweep" / "0" / "epochs.txt").exists():
             pressed.append(True)  # once: waiting for the job's end sleeps too
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.Signals[name])
 
     monkeypatch.setattr(schedule.time, "sleep", sleep)
     status, said = sweep(*STUB[:2], "seed=0,1", "trainer.max_epochs=1000")
-    assert status == 130
-    assert f"stopped: python -m tests.launcher.stub_job sweep.resume={tmp_path}/sweep" in said
+    assert status == code
+    assert f"{told}python -m tests.launcher.stub_job sweep.resume={tmp_path}/sweep" in said
     first, second = jobs_of(tmp_path)
     assert (first.state, second.state) == ("interrupted", "waiting")
     assert not is_alive(first.attempt["pid"])

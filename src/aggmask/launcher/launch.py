@@ -28,6 +28,7 @@ from aggmask.errors import Stopped, UserError
 from aggmask.launcher.ledger import Job, Ledger, digest, key_of, labels
 from aggmask.launcher.locks import held, is_held
 from aggmask.launcher.schedule import Engine, Schedule
+from aggmask.signals import Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class Launch:
         Raises:
             UserError: a configuration has something wrong with it (then nothing is started); somebody else works on
                 this sweep; it was stopped; see `Schedule.run`.
+            Interrupted: a signal has ended the sweep, which can be taken up again.
         """
         arguments = self._arguments()
         self.ledger.root.mkdir(parents=True, exist_ok=True)
@@ -106,6 +108,9 @@ class Launch:
                 self.schedule.run(jobs)
             except KeyboardInterrupt:
                 raise Stopped(f"stopped: {self._how_to_go_on()}") from None
+            except Interrupted as stop:
+                print(f"ended by {stop.name}: {self._how_to_go_on()}", flush=True)
+                raise
             except UserError as error:
                 raise UserError(f"{error}\n{self._how_to_go_on()}") from error
             if any(job.state != "done" for job in others):
