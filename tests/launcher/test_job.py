@@ -14,9 +14,11 @@ from aggmask.launcher import job as job_module
 from aggmask.launcher import locks
 from aggmask.launcher.job import frozen_folder, run_frozen
 from aggmask.launcher.locks import held
+from aggmask.launcher.processes import Processes
+from aggmask.launcher.schedule import Schedule
 from aggmask.signals import Interrupted
 from tests.launcher.processes import environment, is_alive, kill, until
-from tests.launcher.stub_sweep import freeze
+from tests.launcher.stub_sweep import MODULE, freeze
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +144,22 @@ def test_a_job_that_was_moved_does_not_write_where_it_was(tmp_path):
     moved = job.folder.rename(tmp_path / "moved")
     with pytest.raises(UserError, match=rf"moved: this job's paths lead to {job.folder}"):
         run_frozen(moved, lambda config: pytest.fail("ran"))
+
+
+def test_a_job_whose_relative_paths_start_nowhere_is_not_run(tmp_path, monkeypatch):
+    (tmp_path / "started").mkdir()
+    monkeypatch.chdir(tmp_path / "started")
+    job, done = freeze(tmp_path, 0), freeze(tmp_path, 1)
+    done.finish(1.0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "started").rmdir()
+    told = rf"0: the folder where its sweep was started is gone: {tmp_path}/started, from which relative paths"
+    with pytest.raises(UserError, match=told):
+        run_frozen(job.folder, lambda config: pytest.fail("ran"))
+    with pytest.raises(UserError, match=told):
+        Schedule(Processes(MODULE)).run([done, job])
+    assert (job.state, job.attempt["count"]) == ("waiting", 0)
+    Schedule(Processes(MODULE)).run([done])
 
 
 @pytest.mark.parametrize("platform", ["linux", "other"])

@@ -261,6 +261,17 @@ def test_jobs_in_one_folder_are_refused(sweep, tmp_path):
     assert "hydra.sweep.subdir gives the jobs" in said
 
 
+def test_a_sweep_that_was_moved_is_not_gone_on_with(sweep, tmp_path):
+    assert sweep(*STUB, "seed=0")[0] == 0
+    (tmp_path / "sweep" / "0" / "outcome.json").unlink()  # as if it had been killed
+    (tmp_path / "sweep").rename(tmp_path / "moved")
+    status, said = sweep(f"sweep.resume={tmp_path}/moved")
+    assert status == 2
+    assert f"moved/0: this job's paths lead to {tmp_path}/sweep/0, where it was frozen; move it back" in said
+    assert "has changed" not in said
+    assert [path.name for path in (tmp_path / "moved").glob("*/outcome.json")] == []
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_job_that_has_a_checkpoint_stays_what_it_was(begun, sweep, tmp_path):
     """The configurations changed between two starts; the overrides, which are the key, did not."""

@@ -20,7 +20,6 @@ from typing import Any
 
 from aggmask.assembly.explain import explain
 from aggmask.data.processors import global_rank
-from aggmask.errors import UserError
 from aggmask.launcher.ledger import Job
 from aggmask.launcher.locks import held
 from aggmask.signals import Interrupted
@@ -45,13 +44,13 @@ def run_frozen(folder: Path, function: Callable[[dict[str, Any]], float | None])
         function: from the configuration to the number that a sweep compares.
 
     Raises:
-        UserError: no such job, it was moved, or another process works in the folder.
+        UserError: no such job, another process works in the folder, or see `Job.refuse_lost`.
     """
     end_with_parent()
     job, main_rank = Job.read(folder), global_rank() == 0
-    if (frozen_in := job.config["output_dir"]) != str(folder):
-        raise UserError(f"{folder}: this job's paths lead to {frozen_in}, where it was frozen; move it back")
-    if not main_rank and job.state == "done":  # the main one will say so and end, and this one would wait for it
+    if job.state != "done":
+        job.refuse_lost()
+    elif not main_rank:  # the main one will say so and end, and this one would wait for it
         return
     refusal = f"{folder}: process {job.attempt.get('pid')} works on this job already; end it, or let it finish"
     with held(job.lock, refusal) if main_rank else nullcontext():

@@ -138,7 +138,7 @@ class Launch:
             elif not job.has_checkpoint and job.state != "running":
                 job = replace(job, config=config)
                 fresh.append(job)
-            else:
+            elif job.config["output_dir"] == str(folder):  # else it was moved, and `Schedule` refuses it
                 log.warning("#%d: conf/ has changed since this job began; it stays what it was", job.number)
             known[job.key] = job
             composed.append(_Composed(job, cfg))

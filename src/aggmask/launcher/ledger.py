@@ -85,6 +85,20 @@ class Job:
     def key(self) -> tuple[str, ...]:
         return key_of(self.overrides)
 
+    def refuse_lost(self) -> None:
+        """
+        Raises:
+            UserError: the paths of the configuration lead elsewhere: the job was moved, or relative ones start in a
+                folder that is gone.
+        """
+        if (frozen_in := self.config["output_dir"]) != str(self.folder):
+            raise UserError(f"{self.folder}: this job's paths lead to {frozen_in}, where it was frozen; move it back")
+        if not Path(self.cwd).is_dir():
+            raise UserError(
+                f"{self.folder}: the folder where its sweep was started is gone: {self.cwd}, from which relative paths "
+                "of the configuration start; move it back, or make an empty one where all paths are absolute"
+            )
+
     @property
     def lock(self) -> Path:
         return self.folder / "job.lock"

@@ -81,10 +81,12 @@ class Schedule:
         """Bring all jobs to an outcome; those that are done are skipped.
 
         Raises:
-            UserError: a job cannot run here (then nothing is started), or failed, and on_fail=stop.
+            UserError: a job cannot run here, or was moved (then nothing is started); or one failed, and on_fail=stop.
         """
         self._labels = dict(zip((job.folder for job in jobs), labels(jobs), strict=True))
         for job in jobs:
+            if job.state != "done":
+                job.refuse_lost()
             self.engine.check(job)
         waiting, running = deque(jobs), []
         try:
