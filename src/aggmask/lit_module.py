@@ -86,7 +86,10 @@ class SegmentationModule(pl.LightningModule):
 
     def _share(self, batch: ImageBatch, targets: Sequence[GridTargets], counts: Counts) -> dict[str, Tensor]:
         # For a network that draws (stochastic depth): no checkpoint holds the generator's state, and loaders draw too.
-        torch.manual_seed(self._seed(batch))
+        seed = self._seed(batch)
+        torch.default_generator.manual_seed(seed)  # torch's own function takes a millisecond, for devices not in use
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         return self.criterion(self.segmenter(self.segmenter.normalize(batch)), targets, counts)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
