@@ -64,11 +64,12 @@ def test_objects_are_those_of_training_where_it_goes_on_and_of_a_clean_copy_wher
     assert fates(other(bbox=[0, 0, 0, 0]))[1][11] != OUT_OF_RANGE
 
 
-def test_a_warning_about_the_copy_names_the_file_that_it_is_of(tmp_path, caplog):
-    (tmp_path / "mine.json").write_bytes(file(other(ignore=1), other(id=12, image_id=9)))
-    examine_cells(examine_file(str(tmp_path / "mine.json")), None, LEVELS, Assigner(), Resize((20,), 160), 100)
-    (told,) = caplog.messages
-    assert told.startswith(f"the mended copy of {tmp_path}/mine.json: 1 annotations marked `ignore` are not trained on")
+@pytest.mark.parametrize("more", [[], [other(id=12, image_id=9)]], ids=["the file", "a mended copy"])
+def test_the_doctor_does_not_send_to_the_doctor(more, tmp_path, caplog):
+    (tmp_path / "mine.json").write_bytes(file(other(ignore=1), *more))
+    examination = examine_file(str(tmp_path / "mine.json"))
+    assert examine_cells(examination, None, LEVELS, Assigner(), Resize((20,), 160), 100).mended == bool(more)
+    assert not caplog.messages
 
 
 def test_a_file_without_objects_has_no_cells():

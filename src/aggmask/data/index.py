@@ -61,7 +61,7 @@ class AnnotationIndex:
 
     @classmethod
     def open(
-        cls, annotations: str | Path, cache_dir: str | Path | None = None, called: str | None = None
+        cls, annotations: str | Path, cache_dir: str | Path | None = None, called: str | None = None, warn: bool = True
     ) -> AnnotationIndex:
         """The index of an annotation file, built when its content has not been seen before.
 
@@ -70,6 +70,7 @@ class AnnotationIndex:
             cache_dir: where packed arrays are kept; by default `.aggmask` beside the file, and where nothing can be
                 written there, the user's cache folder.
             called: what messages call the file; by default by its place.
+            warn: say, each time, what is done otherwise than the file says.
 
         Raises:
             UserError: the file is missing, unreadable, or not a sound COCO file; or no cache folder can be written.
@@ -79,7 +80,7 @@ class AnnotationIndex:
         with readable(source):
             fingerprint = _fingerprint(source)
         if folder := _stamped_folder(roots, source, fingerprint):
-            return cls(folder)._warn_of_deviations(called)
+            return cls(folder)._told(called if warn else None)
         data = read(source)
         key = hashlib.blake2b(data, digest_size=16).hexdigest()
         name = f"{Path(source.partition('?')[0]).stem}-{key}-v{FORMAT}"
@@ -89,11 +90,10 @@ class AnnotationIndex:
             del data
             folder = _store(arrays, facts, roots, name)
         _write_stamp(folder, source, fingerprint)
-        return cls(folder)._warn_of_deviations(called)
+        return cls(folder)._told(called if warn else None)
 
-    def _warn_of_deviations(self, called: str) -> AnnotationIndex:
-        """Say what is done otherwise than the file says: each time, not only when the arrays are made."""
-        if self.deviations and global_rank() == 0:
+    def _told(self, called: str | None) -> AnnotationIndex:
+        if called and self.deviations and global_rank() == 0:
             told = "; ".join(f"{count} annotations {what}" for what, count in self.deviations.items())
             _logger.warning("%s: %s. python -m aggmask.doctor names them", called, told)
         return self

@@ -110,9 +110,9 @@ def examine_cells(
                 copy.write_bytes(repaired(examination))
             except UserError:  # which `fix=` tells; what was found is told all the same
                 return None
-            index = AnnotationIndex.open(copy, folder, called=f"the mended copy of {examination.source}")
+            index = AnnotationIndex.open(copy, folder, called=f"the mended copy of {examination.source}", warn=False)
         else:
-            index = AnnotationIndex.open(examination.source, cache_dir)
+            index = AnnotationIndex.open(examination.source, cache_dir, warn=False)
         data = CocoInstances(index, storage, resize, training=True, value_range=value_range, exif=exif)
         images = spread(len(index), most_images)
         population = populate(index, resize, images, progress)
